@@ -1,0 +1,120 @@
+"""From what a tracer returns to the flat, functional graph that a capture promises."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from autoperm.errors import CaptureError
+
+
+class WriteError(CaptureError):
+    """An op that writes to its operand is left in the graph."""
+
+
+def check_functional(graph: fx.Graph) -> None:
+    """Refuse a graph in which an op writes to its operand.
+
+    Raises:
+        WriteError: naming the op and the line of the model.
+    """
+    for node in graph.nodes:
+        if _writes(node):
+            raise WriteError(
+                f"the in-place op {node.target} at {node.meta.get('source', '')} could not be removed"
+            )
+
+
+def has_writes(graph: fx.Graph) -> bool:
+    """Whether an op in the graph writes to its operand."""
+    return any(_writes(node) for node in graph.nodes)
+
+
+def _writes(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def drop_harmless_writes(graph: fx.Graph) -> None:
+    """Erase the in-place ops that change no result."""
+    _drop_writes_to_arguments(graph)
+    _drop_trivial_restriding(graph)
+
+
+def _drop_writes_to_arguments(graph: fx.Graph) -> None:
+    """Erase the final ``copy_`` back into a placeholder: the new value of an argument is no result of ours."""
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.copy_.default and node.args[0].op in ("placeholder", "get_attr"):
+            node.replace_all_uses_with(node.args[1])
+            graph.erase_node(node)
+
+
+def _drop_trivial_restriding(graph: fx.Graph) -> None:
+    """Erase ``as_strided_`` that changes no element's place; average pooling to 1x1 in channels-last makes one."""
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.as_strided_.default and _same_elements(*node.args):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+
+
+def _same_elements(source: fx.Node, size: list[int], stride: list[int], offset: int | None = None) -> bool:
+    before = source.meta.get("val")
+    if not isinstance(before, Tensor) or list(before.shape) != list(size) or offset:
+        return False
+    return all(n <= 1 or a == b for n, a, b in zip(size, before.stride(), stride, strict=True))
+
+
+def drop_empty_parts(graph: fx.Graph) -> None:
+    """Take operands of shape (0,) out of ``cat``, which ignores them; caches start from such a tensor."""
+    for node in list(graph.find_nodes(op="call_function", target=torch.ops.aten.cat.default)):
+        kept = [part for part in node.args[0] if tuple(part.meta["val"].shape) != (0,)]
+        same = all(part.meta["val"].dtype == node.meta["val"].dtype for part in kept)
+        if len(kept) == 1 and same:
+            node.replace_all_uses_with(kept[0])
+        elif kept:
+            node.update_arg(0, kept)
+
+
+def drop_dead_code(graph: fx.Graph) -> None:
+    """Erase what no result depends on, assertions included; all placeholders stay."""
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+
+
+def flatten_output(graph: fx.Graph) -> None:
+    """Make the output node's argument a flat tuple of nodes."""
+    (output,) = graph.find_nodes(op="output")
+    results = output.args[0]
+    output.args = (tuple(results) if isinstance(results, (tuple, list)) else (results,),)
+
+
+def constant_values(graph_module: fx.GraphModule) -> dict[str, Tensor | None]:
+    """The value of each ``get_attr`` node, ``None`` for one on the meta device."""
+    values = {}
+    for node in graph_module.graph.find_nodes(op="get_attr"):
+        value = operator.attrgetter(node.target)(graph_module)
+        if isinstance(value, Tensor):
+            values[node.name] = None if value.is_meta else value.detach()
+    return values
+
+
+def check_sizes(graph: fx.Graph) -> None:
+    """Refuse a graph with a size that depends on values.
+
+    Raises:
+        CaptureError: naming the op and the line of the model.
+    """
+    for node in graph.nodes:
+        if _has_symbol(node.meta.get("val")):
+            raise CaptureError(
+                f"the size of the result of {node.target} at {node.meta.get('source', '')} depends on values"
+            )
+
+
+def _has_symbol(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return any(_has_symbol(part) for part in value)
+    if isinstance(value, Tensor):
+        return any(isinstance(size, torch.SymInt) for size in value.shape)
+    return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))

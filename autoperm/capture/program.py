@@ -1,0 +1,96 @@
+"""A model and its example inputs as one pure function from flat tensors to flat tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from autoperm.capture.guard import tracing_switches, untouched
+from autoperm.capture.inputs import FlatInputs, flatten_inputs
+from autoperm.capture.lift import Lifted, lift, place
+from autoperm.capture.provenance import ModuleStack, stamped
+from autoperm.capture.structure import leaves
+from autoperm.errors import CaptureError
+
+_PLAIN = (Tensor, nn.Parameter, nn.Buffer)
+
+
+class Program:
+    """The model as ``program(*tensors)``: one tensor per lifted tensor, then one per input; a tuple of results.
+
+    A call leaves the model untouched, and names the results in ``outputs``.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: Any, prefix: str = "") -> None:
+        self.model = model
+        self.inputs: FlatInputs = flatten_inputs(example_inputs)
+        self.prefix = prefix
+        self.lifted: list[Lifted] = lift(model, prefix)
+        self.constants_lifted = False
+        self.stack = ModuleStack(model)
+        self.outputs: list[str] = []
+
+    @property
+    def on_meta(self) -> bool:
+        """Whether a weight or an input has no value."""
+        return any(tensor.is_meta for tensor in self._tensors())
+
+    def lift_constants(self) -> None:
+        """Make arguments of constants on a real device too; the tracer then no longer sees their values."""
+        self.lifted, self.constants_lifted = lift(self.model, self.prefix, constants_too=True), True
+
+    def _tensors(self) -> list[Tensor]:
+        return [*(entry.tensor for entry in self.lifted), *self.inputs.tensors]
+
+    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        count = len(self.lifted)
+        with (
+            untouched(self.model),
+            tracing_switches(self.model),
+            self.stack.follow(),
+            stamped(self.stack.place),
+        ):
+            place(self.lifted, tensors[:count])
+            args, kwargs = self.inputs.rebuild(tensors[count:])
+            return self._results(self.model(*args, **kwargs))
+
+    def _results(self, output: Any) -> tuple[Tensor, ...]:
+        results = [(name, leaf) for name, leaf in leaves(output, "output") if isinstance(leaf, Tensor)]
+        if not results:
+            raise CaptureError(
+                f"the output of {type(self.model).__name__} holds no tensor: it is a {type(output).__name__}; return "
+                "a tensor or a tuple, list, dict or dataclass of tensors"
+            )
+        self.outputs = [name for name, _ in results]
+        return tuple(tensor for _, tensor in results)
+
+    def fake_tensors(self, mode: FakeTensorMode) -> list[Tensor]:
+        """A stand-in for every tensor, without memory. Meta tensors pretend to be where the others are, or on the CPU.
+
+        That is what makes meta weights and real inputs meet, and ``x.device`` usable in the model.
+        """
+        tensors = self._tensors()
+        device = next((t.device for t in tensors if not t.is_meta), torch.device("cpu"))
+        return [_fake(mode, tensor, device) for tensor in tensors]
+
+    def real_tensors(self) -> list[Tensor]:
+        """Every tensor itself, buffers and inputs copied because the model may write to them."""
+        keep = [entry.tensor.detach() if entry.is_parameter else _copy(entry.tensor) for entry in self.lifted]
+        return [*keep, *(_copy(tensor) for tensor in self.inputs.tensors)]
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
+
+def _fake(mode: FakeTensorMode, tensor: Tensor, device: torch.device) -> Tensor:
+    if type(tensor) not in _PLAIN or tensor.layout != torch.strided or tensor.is_quantized:
+        return mode.from_tensor(tensor, static_shapes=True)
+    # Not from_tensor: that keeps the meta device, and makes one fake tensor of an input given twice.
+    with mode:
+        where = device if tensor.is_meta else tensor.device
+        fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=where)
+        return nn.Parameter(fake, requires_grad=False) if isinstance(tensor, nn.Parameter) else fake

@@ -1,0 +1,205 @@
+"""Inference, end to end: capture, rules, solution, spec."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import networkx as nx
+import numpy as np
+from torch import nn
+
+from autoperm.capture import Capture, capture
+from autoperm.errors import AutopermError, UnknownOpError
+from autoperm.inference.dependence import Dependence
+from autoperm.inference.engine import Engine
+from autoperm.inference.solve import solve
+from autoperm.inference.system import Tensor
+from autoperm.layout import Factor, Group, Layout, Leaf
+from autoperm.provenance import Provenance
+from autoperm.spec import PermutationSpec
+
+logger = logging.getLogger(__name__)
+
+
+class UnsupportedOpWarning(UserWarning):
+    """Some ops have no rule; everything they touch is pinned, so the group found may be too small."""
+
+
+def infer(model: nn.Module, example_inputs: Any, *, on_unknown: Literal["pin", "error"] = "pin") -> PermutationSpec:
+    """Find every permutation of a model's weights that leaves its function unchanged.
+
+    The model is traced once, in eval mode and without computing anything where that is possible, and is left
+    exactly as it was. The result holds for inputs of the example's shapes.
+
+    Arguments:
+        model: any module whose forward runs on the example inputs; on the meta device too.
+        example_inputs: a tensor, a tuple or list of positional arguments, a dict of keyword arguments, or
+            ``autoperm.Inputs(*args, **kwargs)`` for both.
+        on_unknown: what to do about an op without a rule: ``"pin"`` all it touches and warn, or raise an ``"error"``.
+
+    Returns:
+        The spec: groups, order, what is pinned and why.
+
+    Raises:
+        CaptureError: the model cannot be traced on the example inputs.
+        UnknownOpError: an op has no rule and ``on_unknown`` is ``"error"``.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> spec.order == 40320
+        True
+    """
+    if on_unknown not in ("pin", "error"):
+        raise AutopermError(f'on_unknown must be "pin" or "error", not {on_unknown!r}')
+    return infer_captured(capture(model, example_inputs), on_unknown=on_unknown)
+
+
+def infer_captured(captured: Capture, *, on_unknown: Literal["pin", "error"] = "pin") -> PermutationSpec:
+    """The same from a graph that is captured already."""
+    engine = Engine(captured).run()
+    _report_unknown(engine, on_unknown)
+    return _Builder(engine, solve(engine.system)).build()
+
+
+def _report_unknown(engine: Engine, on_unknown: str) -> None:
+    if not engine.unsupported:
+        return
+    listed = "\n".join(f"  - {u}" for u in engine.unsupported[:10])
+    more = len(engine.unsupported) - 10
+    listed += f"\n  - and {more} more" if more > 0 else ""
+    remedy = "To add a rule, see autoperm/rules/ and CONTRIBUTING.md."
+    if on_unknown == "error":
+        raise UnknownOpError(f"no rule for these ops of the model:\n{listed}\n{remedy}")
+    message = f"no rule for {len(engine.unsupported)} ops of the model; all that they touch is pinned:\n{listed}\n{remedy}"
+    warnings.warn(message, UnsupportedOpWarning, stacklevel=4)
+
+
+class _Builder:
+    """Renames the solution in terms of the model's parameters."""
+
+    def __init__(self, engine: Engine, solution: Dependence):
+        self.engine, self.solution, self.cells = engine, solution, solution.cells
+        self.ids: dict[int, int] = {}  # leaf of the solution -> index in the spec
+        self.leaves: list[Leaf] = []
+        self.moves: dict[int, dict[tuple[str, int], int]] = {}  # leaf -> (parameter, dim) -> number of factors there
+
+    def build(self) -> PermutationSpec:
+        layouts, aliases = {}, {}
+        for placeholder, tensor in self.engine.states.items():
+            names = self.engine.capture.states[placeholder]
+            layouts[names[0]] = self._layout(names[0], tensor)
+            aliases.update({name: names[0] for name in names})
+        groups = self._groups()
+        parameters = frozenset(aliases[n] for n in self.engine.capture.parameters if n in aliases)
+        return PermutationSpec(
+            leaves=self.leaves,
+            groups=groups,
+            layouts=layouts,
+            aliases=aliases,
+            parameters=parameters,
+            unsupported=list(self.engine.unsupported),
+            provenance=Provenance.from_system(self.engine.system, self.engine.states, self.engine.capture),
+        )
+
+    def _layout(self, name: str, tensor: Tensor) -> Layout:
+        pieces = tuple(self._pieces(axis, n) for axis, n in zip(tensor.dims, tensor.sizes, strict=True))
+        cells = {}
+        for cell in self.cells.cells(tensor):
+            items = self.cells.of.get((tensor.id, cell))
+            if items is not None:
+                cells[cell] = tuple(self._factors(name, j, item) for j, item in enumerate(items))
+        return Layout(tensor.sizes, pieces, cells)
+
+    def _pieces(self, axis: int | None, size: int) -> tuple[np.ndarray, ...]:
+        count = self.cells.partition.pieces(axis)
+        if axis is None or count == 1:
+            return (np.arange(size),)
+        return tuple(self.cells.partition.positions(axis, p) for p in range(count))
+
+    def _factors(self, name: str, dim: int, item: int | None) -> tuple[Factor, ...]:
+        if item is None:
+            return ()
+        refs = self.solution.leaves(item)
+        for place, (leaf, _) in enumerate(refs):
+            self.moves.setdefault(leaf, {}).setdefault((name, dim), place if len(refs) > 1 else -1)
+        return tuple(Factor(self._id(leaf), relabel) for leaf, relabel in refs)
+
+    def _id(self, leaf: int) -> int:
+        if leaf not in self.ids:
+            self.ids[leaf] = len(self.leaves)
+            classes = self.cells.classes
+            self.leaves.append(Leaf("", classes.size[leaf], classes.pinned.get(leaf)))
+        return self.ids[leaf]
+
+    def _groups(self) -> list[Group]:
+        found: list[Group] = []
+        taken: set[str] = set()
+        name_of: dict[int, str] = {}
+        for leaf, index in self.ids.items():
+            name_of[index] = self._name(leaf, taken)
+        self.leaves = [Leaf(name_of[k], leaf.size, leaf.pinned) for k, leaf in enumerate(self.leaves)]
+        for component in self._components():
+            inside = [leaf for leaf in component if leaf in self.ids]
+            if inside:
+                found.append(self._group(inside, name_of))
+        order = {name: k for k, name in enumerate(name_of.values())}
+        return self._with_parents(sorted(found, key=lambda g: order[g.name]))
+
+    def _components(self) -> Iterable[tuple[int, ...]]:
+        """Components of mutual dependence, restricted to leaves of the state dict; incomplete ones are split."""
+        for component in self.solution.components():
+            mutual = all(set(component) - {leaf} <= self.solution.of[leaf] for leaf in component)
+            if mutual:
+                yield component
+            else:
+                for leaf in component:
+                    self.solution.of[leaf] -= set(component)
+                yield from ((leaf,) for leaf in component)
+
+    def _group(self, component: list[int], name_of: dict[int, str]) -> Group:
+        parents = set.intersection(*(self.solution.of[leaf] for leaf in component)) - set(component)
+        known = tuple(sorted(self.ids[p] for p in parents if p in self.ids))
+        indices = tuple(self.ids[leaf] for leaf in component)
+        moves = dict.fromkeys(move for leaf in component for move in self.moves[leaf])
+        return Group(
+            name=name_of[indices[0]],
+            size=math.prod(self.leaves[i].size for i in indices),
+            leaves=indices,
+            parents=known,
+            moves=tuple(moves),
+            copies=math.prod(self.leaves[i].size for i in known),
+        )
+
+    def _with_parents(self, groups: list[Group]) -> list[Group]:
+        """Name for each group the parent that is deepest, whose own parents are the others."""
+        of_leaf = {leaf: g for g in groups for leaf in g.leaves}
+        graph = nx.DiGraph()
+        for group in groups:
+            graph.add_node(group.name)
+            graph.add_edges_from((of_leaf[p].name, group.name) for p in group.parents if p in of_leaf)
+        depth = {name: k for k, name in enumerate(nx.topological_sort(graph))} if nx.is_directed_acyclic_graph(graph) else {}
+        result = []
+        for group in groups:
+            above = [of_leaf[p].name for p in group.parents if p in of_leaf]
+            above += [self.leaves[p].name for p in group.parents if p not in of_leaf and not above]
+            parent = max(above, key=lambda n: depth.get(n, -1)) if above else None
+            result.append(Group(**{**vars(group), "parent": parent}))
+        return result
+
+    def _name(self, leaf: int, taken: set[str]) -> str:
+        """The first parameter dimension that the leaf moves, the leading dimension of a weight if there is one."""
+        places = list(self.moves[leaf].items())
+        (name, dim), factor = next((p for p in places if p[0][1] == 0 and p[0][0].endswith("weight")), places[0])
+        base = f"{name}[{dim}]" + ("" if factor < 0 else f".{factor}")
+        unique, k = base, 1
+        while unique in taken:
+            k += 1
+            unique = f"{base}#{k}"
+        taken.add(unique)
+        return unique

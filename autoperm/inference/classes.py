@@ -1,0 +1,284 @@
+"""Classes of index sets that must move together: a union-find with relabelling and products.
+
+A class is a *leaf* (its positions are exchangeable), or the product of smaller classes. An element of a class
+need not list its positions in the order of the root: each edge of the union-find may carry a relabelling, which
+is how a flipped or shuffled axis stays tied to the original. Unifying two products refines both until their
+factors agree (congruence), whatever the order in which the ties arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+#: A class seen through a relabelling: position k is position ``relabel[k]`` of the class (None: the identity).
+Ref = tuple[int, np.ndarray | None]
+
+
+class NeedsCut(Exception):
+    """Raised where a class can stay free only if its positions are told apart by ``key``."""
+
+    def __init__(self, leaf: int, key: np.ndarray):
+        super().__init__(leaf)
+        self.leaf, self.key = leaf, key
+
+
+def compose(outer: np.ndarray | None, inner: np.ndarray | None) -> np.ndarray | None:
+    """The relabelling ``k -> outer[inner[k]]``."""
+    if outer is None or inner is None:
+        return inner if outer is None else outer
+    both = outer[inner]
+    return None if is_identity(both) else both
+
+
+def inverse(relabel: np.ndarray | None) -> np.ndarray | None:
+    if relabel is None:
+        return None
+    back = np.empty_like(relabel)
+    back[relabel] = np.arange(len(relabel))
+    return back
+
+
+def is_identity(relabel: np.ndarray | None) -> bool:
+    return relabel is None or bool((relabel == np.arange(len(relabel))).all())
+
+
+class Classes:
+    """The union-find. Classes are small integers; sizes are at least 2, as smaller ones cannot move."""
+
+    def __init__(self) -> None:
+        self.parent: list[int] = []
+        self.relabel: list[np.ndarray | None] = []
+        self.size: list[int] = []
+        self.factors: list[tuple[Ref, ...] | None] = []
+        self.pinned: dict[int, str] = {}  # leaf root -> reason
+        self.blurred: set[int] = set()  # leaf roots on which nothing may depend
+        self.cuttable: set[int] = set()  # classes whose axis can be cut finer on request
+        self.allow_cuts = True
+
+    def leaf(self, size: int, cuttable: bool = False) -> int:
+        new = len(self.parent)
+        self.parent.append(new)
+        self.relabel.append(None)
+        self.size.append(size)
+        self.factors.append(None)
+        if cuttable:
+            self.cuttable.add(new)
+        return new
+
+    def product(self, factors: Sequence[Ref]) -> int:
+        size = 1
+        for factor, _ in factors:
+            size *= self.size[factor]
+        new = self.leaf(size)
+        self.factors[new] = tuple(factors)
+        return new
+
+    def find(self, item: int) -> Ref:
+        """The root of a class, and how its positions are labelled there."""
+        parent = self.parent
+        if parent[parent[item]] == parent[item]:
+            return parent[item], self.relabel[item]
+        path = []
+        while parent[item] != item:
+            path.append(item)
+            item = parent[item]
+        relabel: np.ndarray | None = None
+        for step in reversed(path):
+            relabel = compose(relabel, self.relabel[step])
+            self.parent[step], self.relabel[step] = item, relabel
+        return item, relabel
+
+    def resolve(self, ref: Ref) -> Ref:
+        root, relabel = self.find(ref[0])
+        return root, compose(relabel, ref[1])
+
+    def leaves(self, ref: Ref) -> list[Ref]:
+        """The leaves whose product a class is, outermost first."""
+        root, relabel = self.resolve(ref)
+        factors = self.factors[root]
+        if factors is None:
+            return [(root, relabel)]
+        if relabel is not None:
+            turned = self._relabelled(root, relabel)
+            if turned is None:  # the relabelling does not respect the factors: only the identity does
+                self.pin((root, None), "a reordering of the axis does not fit the way it is viewed", blur=True)
+                return self.leaves((root, None))
+            return turned
+        return [leaf for factor in factors for leaf in self.leaves(factor)]
+
+    def pin(self, ref: Ref, reason: str, blur: bool = False) -> None:
+        root, _ = self.resolve(ref)
+        for leaf, _ in self.leaves((root, None)):
+            self.pinned.setdefault(leaf, reason)
+            if blur:
+                self.blurred.add(leaf)
+
+    def unify(self, a: Ref, b: Ref) -> None:
+        """Position k of ``a`` and position k of ``b`` move together."""
+        (ra, pa), (rb, pb) = self.resolve(a), self.resolve(b)
+        between = None if pa is None and pb is None else compose(pb, inverse(pa))  # ra[j] is rb[between[j]]
+        if ra == rb:
+            if between is not None:
+                self._tie_to_itself(ra, between)
+        elif self.factors[ra] is None:
+            self._link(ra, rb, between)
+        elif self.factors[rb] is None:
+            self._link(rb, ra, inverse(between))
+        else:
+            self._unify_products(ra, rb, between)
+
+    # -- the cases of unify --------------------------------------------------------------------------------
+
+    def _link(self, child: int, root: int, relabel: np.ndarray | None) -> None:
+        """Make a leaf a synonym of ``root``, which inherits what is known of it."""
+        self.parent[child], self.relabel[child] = root, relabel
+        reason = self.pinned.pop(child, None)
+        blurred = child in self.blurred
+        self.blurred.discard(child)
+        if reason is not None:
+            self.pin((root, None), reason, blur=blurred)
+        elif blurred:
+            self.blurred.update(leaf for leaf, _ in self.leaves((root, None)))
+
+    def _unify_products(self, ra: int, rb: int, between: np.ndarray | None) -> None:
+        left = self.leaves((ra, None))
+        right = self.leaves((rb, None)) if between is None else self._relabelled(rb, between)
+        if right is None:
+            turned = self._relabelled(ra, inverse(between))  # type: ignore[arg-type]
+            if turned is None:
+                self._conflict([*left, *self.leaves((rb, None))], "a reordering of the axis meets another view of it")
+                return
+            left, right = turned, self.leaves((rb, None))
+        self._align(left, right)
+
+    def _align(self, left: list[Ref], right: list[Ref]) -> None:
+        """Unify two products of one size factor by factor, splitting leaves where that is needed."""
+        while left and right:
+            a, b = self._pop(left), self._pop(right)
+            na, nb = self.size[a[0]], self.size[b[0]]
+            if na == nb:
+                self.unify(a, b)
+            elif na % nb == 0:
+                outer, inner = self._split(a, nb)
+                left.append(outer)
+                self.unify(inner, b)
+            elif nb % na == 0:
+                outer, inner = self._split(b, na)
+                right.append(outer)
+                self.unify(a, inner)
+            else:
+                self._conflict(self._span(a, left, b, right), "the axis is viewed in two ways that do not fit")
+
+    def _pop(self, stack: list[Ref]) -> Ref:
+        """The innermost leaf of a stack; what was a leaf when it was pushed may have been split since."""
+        stack.extend(self.leaves(stack.pop()))
+        return stack.pop()
+
+    def _span(self, a: Ref, left: list[Ref], b: Ref, right: list[Ref]) -> list[Ref]:
+        """The innermost leaves on both sides up to where their sizes agree again."""
+        na, nb, found = self.size[a[0]], self.size[b[0]], [a, b]
+        while na != nb:
+            if na < nb:
+                found.append(self._pop(left))
+                na *= self.size[found[-1][0]]
+            else:
+                found.append(self._pop(right))
+                nb *= self.size[found[-1][0]]
+        return found
+
+    def _split(self, ref: Ref, inner: int) -> tuple[Ref, Ref]:
+        """Write a leaf, in the order in which ``ref`` lists it, as a product with the given inner size."""
+        leaf, relabel = ref
+        high, low = self.leaf(self.size[leaf] // inner), self.leaf(inner)
+        self._link(leaf, self.product([(high, None), (low, None)]), inverse(relabel))
+        return (high, None), (low, None)
+
+    def _conflict(self, refs: Sequence[Ref], reason: str) -> None:
+        for ref in refs:
+            self.pin(ref, reason, blur=True)
+
+    def _relabelled(self, root: int, relabel: np.ndarray) -> list[Ref] | None:
+        """A product seen through a relabelling, as a product: its factors reordered, each relabelled.
+
+        None where the relabelling does not respect the factors.
+        """
+        leaves = self.leaves((root, None))
+        n = self.size[root]
+        inner, placed = n, []
+        for leaf, own in leaves:
+            size = self.size[leaf]
+            inner //= size
+            digit = (relabel // inner) % size
+            changes = np.nonzero(digit != digit[0])[0]
+            stride = int(changes[0])
+            if n % (stride * size):
+                return None
+            turn = digit[np.arange(size) * stride]
+            if not (digit == turn[(np.arange(n) // stride) % size]).all():
+                return None
+            placed.append((stride, (leaf, compose(own, None if is_identity(turn) else turn))))
+        expected = 1
+        for stride, (leaf, _) in sorted(placed, key=lambda p: p[0]):
+            if stride != expected:
+                return None
+            expected *= self.size[leaf]
+        return [ref for _, ref in sorted(placed, key=lambda p: -p[0])]
+
+    def _tie_to_itself(self, root: int, turn: np.ndarray) -> None:
+        """Position j and position ``turn[j]`` move together: what is left is the centraliser of ``turn``.
+
+        Cycles of one length can be exchanged whole; the two positions of a 2-cycle as well. Larger cycles could
+        also rotate (a cyclic group), which is not a symmetric group: their phase is pinned.
+        """
+        if self.factors[root] is not None:
+            turned = self._relabelled(root, turn)
+            if turned is None:
+                self.pin((root, None), "the axis is tied to a reordering of itself", blur=True)
+            else:
+                self._align(self.leaves((root, None)), turned)
+            return
+        cycles = _cycles(turn)
+        lengths = np.empty(len(turn), dtype=np.int64)
+        for cycle in cycles:
+            lengths[cycle] = len(cycle)
+        if len(set(lengths.tolist())) > 1:
+            if self.allow_cuts and root in self.cuttable:
+                raise NeedsCut(root, lengths)
+            self.pin((root, None), "the axis is tied to a reordering of itself", blur=True)
+            return
+        order = np.array([j for cycle in cycles for j in cycle])
+        self._fold(root, order, len(cycles[0]))
+
+    def _fold(self, root: int, order: np.ndarray, length: int) -> None:
+        """Make a leaf the product (cycles, phase)."""
+        phase = self.leaf(length)
+        if length > 2:
+            self.pinned[phase] = "the axis is tied to a reordering of itself in longer cycles"
+        self.blurred.add(phase)
+        factors: list[Ref] = [(phase, None)]
+        if len(order) > length:
+            factors.insert(0, (self.leaf(len(order) // length), None))
+        pinned = self.pinned.get(root)
+        back = None if is_identity(order) else inverse(order)
+        if len(factors) == 1:
+            self._link(root, phase, back)
+        else:
+            self._link(root, self.product(factors), back)
+        if pinned is not None:
+            self.pin((root, None), pinned)
+
+
+def _cycles(turn: np.ndarray) -> list[list[int]]:
+    seen = np.zeros(len(turn), dtype=bool)
+    found: list[list[int]] = []
+    for start in range(len(turn)):
+        if not seen[start]:
+            cycle, at = [], start
+            while not seen[at]:
+                seen[at] = True
+                cycle.append(at)
+                at = int(turn[at])
+            found.append(cycle)
+    return found

@@ -1,0 +1,124 @@
+"""What the permutation of a leaf may depend on.
+
+After (768,) is viewed as (12, 64), each of the twelve heads may permute its own 64: the group is a wreath
+product. In general a leaf's permutation may depend on whatever is *visible* beside it in every tensor in which
+it occurs: another dimension, or a co-factor of the same dimension. Where a class occurs more than once, the
+occurrence in the same dimension counts; otherwise it is ambiguous, and not visible.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import networkx as nx
+
+from autoperm.inference.cells import Cells
+from autoperm.inference.classes import Ref
+from autoperm.inference.system import Frame
+
+#: The leaves of each dimension of a tensor.
+Label = tuple[tuple[int, ...], ...]
+
+
+class Dependence:
+    """For each leaf the set of leaves on which its permutation may depend."""
+
+    def __init__(self, cells: Cells):
+        self.cells = cells
+        self.of: dict[int, set[int]] = {}
+        self._leaves: dict[int, list[Ref]] = {}
+        self._seen: set[Label] = set()
+
+    def solve(self) -> Dependence:
+        for tensor in self.cells.system.tensors:
+            for cell in self.cells.cells(tensor):
+                if (tensor.id, cell) in self.cells.of:
+                    self.narrow(self.label(self.cells.of[tensor.id, cell]))
+        for frame, _, letters in self.cells.joint:
+            for reduced in frame.reduced:
+                self.narrow(self.label([letters[i] for i in reduced]))
+            self._agree(frame, letters)
+        self._close()
+        return self
+
+    def leaves(self, item: int) -> list[Ref]:
+        """The leaves of a class, outermost first, each as seen from the class."""
+        found = self._leaves.get(item)
+        if found is None:
+            found = self._leaves[item] = self.cells.classes.leaves((item, None))
+        return found
+
+    def label(self, items: Sequence[int | None]) -> Label:
+        return tuple(tuple(leaf for leaf, _ in self.leaves(i)) for i in items if i is not None)
+
+    def narrow(self, label: Label) -> None:
+        """Intersect what each leaf of a tensor depends on with what it sees there."""
+        if label in self._seen:
+            return
+        self._seen.add(label)
+        count = Counter(leaf for dim in label for leaf in dim)
+        everything = {leaf for leaf, n in count.items() if n == 1}
+        unique = len(everything) == len(count)
+        for dim in label:
+            for leaf in dim:
+                visible = everything if unique else everything | {m for m in dim if dim.count(m) == 1}
+                mine = self.of.get(leaf)
+                if mine is None:
+                    self.of[leaf] = visible - {leaf}
+                else:
+                    mine &= visible
+
+    def _agree(self, frame: Frame, letters: Sequence[int | None]) -> None:
+        """In the joint index space of an op, all members must mean the same occurrence of what a leaf sees."""
+        places = [(i, k, leaf) for i, c in enumerate(letters) if c is not None for k, (leaf, _) in enumerate(self.leaves(c))]
+        twice = {leaf for leaf, n in Counter(p[2] for p in places).items() if n > 1}
+        if not twice:
+            return
+        for place in places:
+            for other in twice & self.of.get(place[2], set()):
+                meant = set()
+                for _, projection in frame.members:
+                    dims = [[p for i in run or () for p in places if p[0] == i] for run in projection]
+                    meant |= _meant(dims, place, other)
+                if len(meant) != 1 or None in meant:
+                    self.of[place[2]].discard(other)
+
+    def _close(self) -> None:
+        """Drop what nothing may depend on, and keep the relation transitive."""
+        classes = self.cells.classes
+        for leaf, seen in self.of.items():
+            seen -= classes.blurred
+            seen.discard(leaf)
+        free = [leaf for leaf in self.of if leaf not in classes.pinned]
+        changed = True
+        while changed:
+            changed = False
+            for leaf in free:
+                mine = self.of[leaf]
+                for other in list(mine):
+                    if other not in classes.pinned and not (self.of.get(other, set()) - {leaf} <= mine):
+                        mine.discard(other)
+                        changed = True
+
+    def components(self) -> list[tuple[int, ...]]:
+        """Free leaves, those that depend on one another together, each after what it depends on."""
+        graph = nx.DiGraph()
+        pinned = self.cells.classes.pinned
+        graph.add_nodes_from(leaf for leaf in self.of if leaf not in pinned)
+        graph.add_edges_from((m, leaf) for leaf in graph.nodes for m in self.of[leaf] if m not in pinned)
+        condensed = nx.condensation(graph)
+        order = nx.lexicographical_topological_sort(condensed, key=lambda c: min(condensed.nodes[c]["members"]))
+        return [tuple(sorted(condensed.nodes[c]["members"])) for c in order]
+
+
+def _meant(dims: Sequence[Sequence[tuple[int, int, int]]], place: tuple[int, int, int], other: int) -> set:
+    """The occurrences of ``other`` that ``place`` refers to in one tensor; None where that is ambiguous."""
+    found = set()
+    for dim in dims:
+        if place not in dim:
+            continue
+        beside = [p for p in dim if p[2] == other and p != place]
+        beside = beside or [p for d in dims if d is not dim for p in d if p[2] == other]
+        found.add(beside[0] if len(beside) == 1 else None)
+    return found

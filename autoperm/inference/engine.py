@@ -1,0 +1,158 @@
+"""Walks a captured graph, applies the op rules, and collects the statements they make."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from autoperm.capture import Capture
+from autoperm.inference import views
+from autoperm.inference.constants import Constants
+from autoperm.inference.operands import pin_view
+from autoperm.inference.system import System, Tensor
+from autoperm.inference.views import View
+from autoperm.rules import NoRule, Op, find_rule
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """An op without a rule: everything it touches is pinned."""
+
+    op: str
+    node: str
+    module_path: str
+    source: str
+    shapes: tuple[tuple[int, ...], ...]
+    why: str = ""
+
+    def __str__(self) -> str:
+        shapes = ", ".join(str(s) for s in self.shapes)
+        place = self.module_path or "the model's own forward"
+        source = f" ({self.source})" if self.source else ""
+        why = f": {self.why}" if self.why else ""
+        return f"{self.op} at node {self.node} in {place}{source}, operand shapes {shapes}{why}"
+
+
+class Engine:
+    """One pass over the graph. ``system`` then holds the statements, ``states`` the tensors of the weights."""
+
+    def __init__(self, capture: Capture):
+        self.capture = capture
+        self.system = System()
+        self.constants = Constants(capture)
+        self.states: dict[str, Tensor] = {}  # placeholder name -> tensor
+        self.unsupported: list[Unsupported] = []
+        self._env: dict[fx.Node, Any] = {}
+
+    def run(self) -> Engine:
+        with torch.no_grad():
+            for node in self.capture.graph.nodes:
+                self._visit(node)
+        return self
+
+    def view(self, node: fx.Node) -> View:
+        """The label of a tensor-valued node."""
+        found = self._env.get(node)
+        if found is None:
+            found = self._env[node] = self._constant(node)
+        if not isinstance(found, View):
+            raise NoRule(f"{node.name} has no label")
+        return found
+
+    def value(self, node: fx.Node) -> torch.Tensor | None:
+        return self.constants.value(node)
+
+    # -- the kinds of node ---------------------------------------------------------------------------------
+
+    def _visit(self, node: fx.Node) -> None:
+        if node.op == "placeholder":
+            self._placeholder(node)
+        elif node.op == "output":
+            self._output(node)
+        elif node.op == "call_function" and not self.constants.is_constant(node):
+            self._env[node] = self._call(node)
+
+    def _placeholder(self, node: fx.Node) -> None:
+        value = node.meta["val"]
+        if not isinstance(value, torch.Tensor):
+            return
+        if node.name in self.capture.states:
+            names = self.capture.states[node.name]
+            tensor = self.system.fresh(value.shape, node, names[0])
+            self.states[node.name] = tensor
+            if not (value.is_floating_point() or value.is_complex()):
+                self._fix(tensor, f"{names[0]} is an integer tensor ({str(value.dtype).removeprefix('torch.')})")
+        else:
+            name = self.capture.inputs.get(node.name, node.name)
+            tensor = self.system.fresh(value.shape, node, name)
+            self._fix(tensor, f"axis {{}} of the input {name}")
+        self._env[node] = views.identity(tensor)
+
+    def _fix(self, tensor: Tensor, reason: str) -> None:
+        for j, axis in enumerate(tensor.dims):
+            if axis is not None:
+                self.system.fix(axis)
+                self.system.pin(tensor, j, reason.format(j), tensor.node)
+
+    def _constant(self, node: fx.Node) -> View:
+        """The label of a constant: uniform along a dimension where its value is, else pinned."""
+        shape = tuple(node.meta["val"].shape)
+        uniform = self.constants.uniform(node)
+        tensor = self.system.tensor(
+            shape, [None if n == 1 or u else self.system.axis(n) for n, u in zip(shape, uniform, strict=True)], node
+        )
+        self._fix(tensor, "a constant of the model differs along this axis")
+        return views.identity(tensor)
+
+    def _call(self, node: fx.Node) -> Any:
+        if node.target is operator.getitem:
+            results = self._env.get(node.args[0])  # type: ignore[arg-type]
+            return results[node.args[1]] if isinstance(results, (tuple, list)) else None
+        found = find_rule(node.target)
+        if found is None:
+            return self._unknown(node, "")
+        try:
+            return found(Op(self, node))
+        except NoRule as error:
+            return self._unknown(node, str(error))
+
+    def _unknown(self, node: fx.Node, why: str) -> Any:
+        reason = f"{node.target} has no rule"
+        shapes = []
+        for source in node.all_input_nodes:
+            value = source.meta.get("val")
+            if isinstance(value, torch.Tensor):
+                shapes.append(tuple(value.shape))
+                pin_view(self.system, self.view(source), reason, node, final=True)
+        meta = node.meta
+        record = (str(node.target), node.name, meta.get("module_path", ""), meta.get("source", ""), tuple(shapes), why)
+        self.unsupported.append(Unsupported(*record))
+        value = meta.get("val")
+        if isinstance(value, (tuple, list)):
+            return [self._pinned(node, v, reason) for v in value]
+        return self._pinned(node, value, reason)
+
+    def _pinned(self, node: fx.Node, value: Any, reason: str) -> View | None:
+        if not isinstance(value, torch.Tensor):
+            return None
+        tensor = self.system.fresh(value.shape, node)
+        self._fix(tensor, reason)
+        return views.identity(tensor)
+
+    def _output(self, node: fx.Node) -> None:
+        results: Sequence[Any] = node.args[0] if isinstance(node.args[0], (tuple, list)) else node.args  # type: ignore[assignment]
+        for k, result in enumerate(results):
+            if isinstance(result, fx.Node) and isinstance(result.meta.get("val"), torch.Tensor):
+                name = self.capture.outputs[k] if k < len(self.capture.outputs) else f"output[{k}]"
+                self._pin_output(node, result, name)
+
+    def _pin_output(self, node: fx.Node, result: fx.Node, name: str) -> None:
+        view = self.view(result)
+        for dim in range(view.ndim):
+            pin_view(self.system, view, f"axis {dim} of the output {name}", node, [dim])
+        pin_view(self.system, view, "", node, [], final=True)

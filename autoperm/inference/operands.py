@@ -1,0 +1,173 @@
+"""From symbolic views to labelled tensors that a statement can name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from autoperm.inference import views
+from autoperm.inference.system import Frame, Restriction, System, Tensor
+from autoperm.inference.views import Digit, View
+
+#: For each dimension of a tensor with an axis, the dimensions of the view whose product it is.
+Operand = tuple[Tensor, tuple[tuple[int, ...] | None, ...]]
+
+
+def operand(system: System, view: View, node: Any, *, plain: bool = False) -> Operand:
+    """The tensor behind a view, and how its dimensions are products of the view's.
+
+    With ``plain`` every dimension of the tensor is exactly one dimension of the view.
+    """
+    found = _direct(view, plain)
+    if found is None:
+        if view.solid is None:
+            view.solid = solidify(system, view, node, flat=plain)
+        found = _direct(view.solid, plain)
+        if found is None:
+            view.solid = solidify(system, view.solid, node, flat=True)
+            found = _direct(view.solid, plain)
+    if found is None:
+        raise RuntimeError(f"internal error: {view} has no plain form")
+    return found
+
+
+def pin_view(
+    system: System, view: View, reason: str, node: Any, dims: Sequence[int] | None = None, *, final: bool = False
+) -> None:
+    """Pin every dimension of a view, or those listed; ``final`` says that all its entries matter."""
+    tensor, projection = operand(system, view, node, plain=True)
+    if final:
+        system.roots.append(tensor)
+    for j, of_view in enumerate(projection):
+        if of_view is not None and (dims is None or of_view[0] in dims):
+            system.pin(tensor, j, reason, node)
+
+
+def axis_of(system: System, view: View, dim: int) -> int | None:
+    """The axis of a view's dimension where it is one whole axis of the source."""
+    digits = view.dims[dim]
+    if len(digits) != 1 or digits[0].dim is None:
+        return None
+    j = digits[0].dim
+    whole = digits[0].stride == 1 and digits[0].size == view.source.sizes[j]
+    return view.source.dims[j] if whole else None
+
+
+def is_fixed(system: System, view: View, dim: int) -> bool:
+    """Whether a view's dimension is already known to be pinned (say, a spatial axis of the input)."""
+    return all(
+        d.dim is not None and view.source.dims[d.dim] is not None and system.is_fixed(view.source.dims[d.dim])
+        for d in view.dims[dim]
+    ) and bool(view.dims[dim])
+
+
+def _direct(view: View, plain: bool) -> Operand | None:
+    where: dict[Digit, int] = {}
+    for k, digits in enumerate(view.dims):
+        if len(digits) > 1:
+            return None
+        for digit in digits:
+            if digit.dim is not None:
+                where[digit] = k
+    projection: list[tuple[int, ...] | None] = []
+    for j, digits in enumerate(views.source_digits(view)):
+        if view.source.dims[j] is None:
+            projection.append(None)
+            continue
+        if not views.covers(digits, view.source.sizes[j], view.offsets[j]) or (plain and len(digits) != 1):
+            return None
+        projection.append(tuple(where[d] for d in digits))
+    return view.source, tuple(projection)
+
+
+def solidify(system: System, view: View, node: Any, *, flat: bool) -> View:
+    """Give a view a tensor of its own, stating how it follows from the source."""
+    part, rebased = _restrict(system, view, node)
+    if all(len(d) <= 1 for d in rebased.dims) and not (flat and any(len(d) > 1 for d in views.source_digits(rebased))):
+        return rebased
+    return _regroup(system, part, rebased, node)
+
+
+def _restrict(system: System, view: View, node: Any) -> tuple[Tensor, View]:
+    """The positions of the source that the view visits, in the source's own order of dimensions."""
+    whole, runs = view.source, views.source_digits(view)
+    sizes: list[int] = []
+    dims: list[int | None] = []
+    statement: list[tuple[int, int | None, np.ndarray | None]] = []
+    renamed: dict[Digit, Digit] = {}
+    partial = False
+    for j, digits in enumerate(runs):
+        axis = whole.dims[j]
+        if axis is None:
+            continue
+        size = math.prod(d.size for d in digits)
+        if views.covers(digits, whole.sizes[j], view.offsets[j]):
+            statement.append((j, len(sizes), None))
+        else:
+            partial = True
+            index = views.positions(view, j, digits)
+            statement.append((j, len(sizes) if size > 1 else None, index))
+            if size > 1:
+                fixed, axis = system.is_fixed(axis), system.axis(size)
+                if fixed:
+                    system.fix(axis)
+        if size > 1:
+            stride = 1
+            for digit in reversed(digits):
+                renamed[digit] = Digit(len(sizes), stride, digit.size)
+                stride *= digit.size
+            sizes.append(size)
+            dims.append(axis)
+    if not partial:
+        return whole, view
+    part = system.tensor(sizes, dims, node)
+    system.frames.append(Restriction(whole, part, tuple(statement), True, node))
+    rebased = tuple(tuple(renamed.get(d, d) for d in digits) for digits in view.dims)
+    return part, View(part, rebased, (0,) * len(sizes))
+
+
+def _regroup(system: System, part: Tensor, view: View, node: Any) -> View:
+    """A tensor with one axis per dimension of the view, tied to ``part`` digit by digit."""
+    letters: list[int] = []
+    letter_of: dict[Digit, int] = {}
+    source_projection: list[tuple[int, ...] | None] = []
+    for j, digits in enumerate(views.source_digits(view)):
+        axis = part.dims[j]
+        if axis is None:
+            source_projection.append(None)
+            continue
+        for digit in digits:
+            letter_of[digit] = len(letters)
+            letters.append(axis if len(digits) == 1 else _letter(system, digit.size, system.is_fixed(axis)))
+        source_projection.append(tuple(letter_of[d] for d in digits))
+    dims: list[int | None] = []
+    projection: list[tuple[int, ...] | None] = []
+    for digits in view.dims:
+        if all(d.dim is None for d in digits):
+            dims.append(None)
+            projection.append(None)
+            continue
+        run = []
+        for digit in digits:
+            if digit.dim is None:  # uniform: a letter of its own, on which nothing else depends
+                run.append(len(letters))
+                letters.append(system.axis(digit.size))
+            else:
+                run.append(letter_of[digit])
+        fixed = all(system.is_fixed(letters[i]) for i in run)
+        dims.append(letters[run[0]] if len(run) == 1 else _letter(system, math.prod(d.size for d in digits), fixed))
+        projection.append(tuple(run))
+    whole = system.tensor(view.shape, dims, node)
+    members = ((part, tuple(source_projection)), (whole, tuple(projection)))
+    system.add_frame(Frame(tuple(letters), members, (1,), (), node))
+    return views.identity(whole)
+
+
+def _letter(system: System, size: int, fixed: bool) -> int:
+    axis = system.axis(size)
+    if fixed:
+        system.fix(axis)
+    return axis

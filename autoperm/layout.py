@@ -1,0 +1,247 @@
+"""How the permutations of the groups act on one tensor of the state dict.
+
+Along each dimension a tensor is cut into pieces; in each cell (one piece per dimension) a dimension is a product
+of *leaves*. An element of the group gives every leaf a permutation, possibly one per position of other leaves.
+:func:`gather` turns that into the entries to read: ``out[i] = tensor[source(i)]``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from autoperm.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An index set. Pinned leaves never move, but others may depend on the position along them."""
+
+    name: str
+    size: int
+    pinned: str | None = None  # the reason
+
+
+@dataclass(frozen=True)
+class Group:
+    """One permutation group: Sym(size), independently for every position along its parents.
+
+    Attributes:
+        name: a parameter dimension that it moves, such as ``layer1.0.conv1.weight[0]``.
+        size: the number of exchangeable positions.
+        leaves: the leaves whose product those positions are; more than one only if they are always flattened.
+        parents: the leaves on whose position the permutation may depend, pinned ones included.
+        moves: the (parameter, dimension) pairs that it moves.
+        copies: how many independent permutations there are, the product of the parents' sizes.
+        parent: the name of the group it depends on most closely, None for a group of its own.
+    """
+
+    name: str
+    size: int
+    leaves: tuple[int, ...]
+    parents: tuple[int, ...] = ()
+    moves: tuple[tuple[str, int], ...] = ()
+    copies: int = 1
+    parent: str | None = None
+
+    @property
+    def order(self) -> int:
+        """The number of elements, exact."""
+        return math.factorial(self.size) ** self.copies
+
+    @property
+    def log10_order(self) -> float:
+        return self.copies * math.lgamma(self.size + 1) / math.log(10)
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A leaf as it occurs in a tensor: digit k of the dimension is position ``relabel[k]`` of the leaf."""
+
+    leaf: int
+    relabel: np.ndarray | None = None
+
+    @cached_property
+    def back(self) -> np.ndarray | None:
+        return None if self.relabel is None else np.argsort(self.relabel)
+
+
+Cell = tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Layout:
+    """One tensor: ``pieces[j]`` are the positions of each piece of dimension j, ``cells`` the factors in each cell.
+
+    Cells that are missing are left alone: no output depends on them.
+    """
+
+    shape: tuple[int, ...]
+    pieces: tuple[tuple[np.ndarray, ...], ...]
+    cells: dict[Cell, tuple[tuple[Factor, ...], ...]]
+    _plans: dict[int, object] = field(default_factory=dict, repr=False)
+
+    def cell_shape(self, cell: Cell) -> tuple[int, ...]:
+        return tuple(len(self.pieces[j][p]) for j, p in enumerate(cell))
+
+    def leaves(self) -> set[int]:
+        return {f.leaf for dims in self.cells.values() for factors in dims for f in factors}
+
+
+class Action:
+    """The action of the groups on the tensors: which group moves a leaf, and how."""
+
+    def __init__(self, leaves: Sequence[Leaf], groups: Sequence[Group]):
+        self.leaves, self.groups = leaves, groups
+        self.group_of = {leaf: g for g, group in enumerate(groups) for leaf in group.leaves}
+
+    def moved(self, leaf: int, coordinate: Mapping[int, np.ndarray], element: Sequence[np.ndarray]) -> np.ndarray:
+        """The position that a leaf reads from, given the coordinates of everything it depends on."""
+        if leaf not in self.group_of:
+            return coordinate[leaf]
+        index = self.group_of[leaf]
+        group = self.groups[index]
+        sizes = [self.leaves[m].size for m in group.leaves]
+        flat: np.ndarray | int = 0
+        for m, size in zip(group.leaves, sizes, strict=True):
+            flat = flat * size + coordinate[m]
+        source = element[index][(*(coordinate[p] for p in group.parents), flat)]
+        at = group.leaves.index(leaf)
+        return (source // math.prod(sizes[at + 1 :])) % sizes[at]
+
+    def source(self, layout: Layout, cell: Cell, element: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """For each dimension of a cell the positions read, broadcasting over the dimensions they depend on."""
+        dims = layout.cells[cell]
+        shape = layout.cell_shape(cell)
+        coordinates = [self._coordinates(factors, n, j, len(dims)) for j, (factors, n) in enumerate(zip(dims, shape, strict=True))]
+        found = []
+        for j, factors in enumerate(dims):
+            total = np.zeros((1,) * len(dims), dtype=np.int64)
+            if not factors:
+                total = np.arange(shape[j]).reshape([-1 if k == j else 1 for k in range(len(dims))])
+            for k, factor in enumerate(factors):
+                here = self._visible(dims, coordinates, j, k)
+                digit = self.moved(factor.leaf, here, element)
+                digit = digit if factor.back is None else factor.back[digit]
+                total = total * self.leaves[factor.leaf].size + digit
+            found.append(total)
+        return found
+
+    def _coordinates(self, factors: Sequence[Factor], n: int, j: int, ndim: int) -> list[np.ndarray]:
+        """The position along each leaf of a dimension, shaped to broadcast along that dimension."""
+        shape = [-1 if k == j else 1 for k in range(ndim)]
+        found, inner = [], n
+        for factor in factors:
+            inner //= self.leaves[factor.leaf].size
+            digit = (np.arange(n) // inner) % self.leaves[factor.leaf].size
+            found.append((digit if factor.relabel is None else factor.relabel[digit]).reshape(shape))
+        return found
+
+    def _visible(
+        self, dims: Sequence[Sequence[Factor]], coordinates: Sequence[Sequence[np.ndarray]], j: int, k: int
+    ) -> dict[int, np.ndarray]:
+        """The coordinates that factor k of dimension j refers to: its own dimension's first."""
+        seen: dict[int, np.ndarray] = {}
+        for d in [*(d for d in range(len(dims)) if d != j), j]:
+            for factor, at in zip(dims[d], coordinates[d], strict=True):
+                seen[factor.leaf] = at
+        seen[dims[j][k].leaf] = coordinates[j][k]
+        return seen
+
+
+def gather(action: Action, layout: Layout, element: Sequence[np.ndarray], tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor with its entries permuted; a new tensor of the same dtype and device.
+
+    Raises:
+        SpecError: the tensor's shape is not the layout's.
+    """
+    if tuple(tensor.shape) != layout.shape:
+        raise SpecError(f"shape {tuple(tensor.shape)} where the spec has {layout.shape}")
+    separable = [_alone(layout, action, j) for j in range(len(layout.shape))]
+    out = tensor
+    for j in range(len(layout.shape)):
+        if separable[j]:
+            index = _whole_index(layout, action, element, j)
+            if index is not None:
+                out = out.index_select(j, torch.from_numpy(index).to(tensor.device))
+    rest = [j for j, alone in enumerate(separable) if not alone]
+    if rest:
+        return _scatter_cells(action, layout, element, out, rest)
+    return out.clone() if out is tensor else out
+
+
+def _alone(layout: Layout, action: Action, j: int) -> bool:
+    """Whether the permutation along a dimension is the same whatever the position along the others."""
+    plan = layout._plans.get(j)
+    if plan is None:
+        plan = layout._plans[j] = _decide_alone(layout, action, j)
+    return bool(plan)
+
+
+def _decide_alone(layout: Layout, action: Action, j: int) -> bool:
+    seen: dict[int, tuple] = {}
+    full = math.prod(len(p) for p in layout.pieces) == len(layout.cells)
+    for cell, dims in layout.cells.items():
+        factors = dims[j]
+        moving = [f for f in factors if f.leaf in action.group_of]
+        inside = {f.leaf for f in factors}
+        for factor in moving:
+            group = action.groups[action.group_of[factor.leaf]]
+            if not set(group.parents) | set(group.leaves) <= inside:
+                return False
+        key = tuple((f.leaf, None if f.relabel is None else f.relabel.tobytes()) for f in factors) if moving else ()
+        if seen.setdefault(cell[j], key) != key or (moving and not full):
+            return False
+    return True
+
+
+def _whole_index(layout: Layout, action: Action, element: Sequence[np.ndarray], j: int) -> np.ndarray | None:
+    index = np.arange(layout.shape[j])
+    for piece, positions in enumerate(layout.pieces[j]):
+        cell = next((c for c in layout.cells if c[j] == piece), None)
+        if cell is not None and any(f.leaf in action.group_of for f in layout.cells[cell][j]):
+            one = Layout((len(positions),), ((np.arange(len(positions)),),), {(0,): (layout.cells[cell][j],)})
+            index[positions] = positions[action.source(one, (0,), element)[0]]
+    return None if bool((index == np.arange(len(index))).all()) else index
+
+
+def _scatter_cells(
+    action: Action, layout: Layout, element: Sequence[np.ndarray], tensor: torch.Tensor, rest: Sequence[int]
+) -> torch.Tensor:
+    """Permute, cell by cell, along dimensions whose permutation depends on the position along others."""
+    out = tensor.clone()
+    for cell in layout.cells:
+        positions = [layout.pieces[j][p] for j, p in enumerate(cell)]
+        sources = action.source(layout, cell, element)
+        ndim = len(cell)
+        read, write = [], []
+        for j in range(ndim):
+            here = positions[j].reshape([-1 if k == j else 1 for k in range(ndim)])
+            write.append(torch.from_numpy(np.ascontiguousarray(here)).to(tensor.device))
+            source = positions[j][sources[j]] if j in rest else here
+            read.append(torch.from_numpy(np.ascontiguousarray(source)).to(tensor.device))
+        out[tuple(write)] = tensor[tuple(read)]
+    return out
+
+
+def identity_element(leaves: Sequence[Leaf], groups: Sequence[Group]) -> list[np.ndarray]:
+    """The identity: for each group an array of shape (*sizes of the parents, size)."""
+    return [
+        np.broadcast_to(np.arange(g.size), (*(leaves[p].size for p in g.parents), g.size)).copy() for g in groups
+    ]
+
+
+def all_coordinates(leaves: Sequence[Leaf], parents: Sequence[int]) -> dict[int, np.ndarray]:
+    """Every combination of positions of the parents, shaped to broadcast, one dimension per parent and one more."""
+    n = len(parents) + 1
+    return {p: np.arange(leaves[p].size).reshape([-1 if k == i else 1 for k in range(n)]) for i, p in enumerate(parents)}
+
+
+def cells_of(pieces: Sequence[Sequence[np.ndarray]]) -> list[Cell]:
+    return list(itertools.product(*(range(len(p)) for p in pieces)))

@@ -1,0 +1,21 @@
+"""The op rules, one file per family. Importing this package registers them all."""
+
+from __future__ import annotations
+
+from autoperm.rules.op import Op
+from autoperm.rules.registry import NoRule, find_rule, registered, rule
+
+from autoperm.rules import (  # noqa: E402, F401, I001  isort: skip
+    attention,
+    contraction,
+    convolution,
+    indexing,
+    joining,
+    movement,
+    normalization,
+    pointwise,
+    reduction,
+    spatial,
+)
+
+__all__ = ["NoRule", "Op", "find_rule", "registered", "rule"]

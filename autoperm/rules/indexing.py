@@ -1,0 +1,108 @@
+"""Lookups: with constant indices they are resolved exactly, with data-dependent ones the indexed axis is pinned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from autoperm.inference.equation import PIN
+from autoperm.inference.views import View
+from autoperm.rules.joining import picked
+from autoperm.rules.op import Op
+from autoperm.rules.registry import NoRule, rule
+
+_WHY = "indexed by position"
+
+
+@rule("aten.embedding")
+def embedding(op: Op) -> View:
+    """Rows of a table; which row is data, so rows cannot move."""
+    return op.equation("_ d, ... -> ... d", op.view("weight"), op.view("indices"), reason="rows are looked up by index")
+
+
+@rule("aten._embedding_bag", "aten._embedding_bag_forward_only", "aten.embedding_bag")
+def embedding_bag(op: Op) -> object:
+    op.only(0)
+    weight = op.view("weight")
+    for name in ("indices", "offsets", "per_sample_weights"):
+        view = op.optional(name)
+        if view is not None:
+            op.pin(view, "bags are cut by position")
+    found = op.equation("_ d -> _ d", weight, shapes=[op.shape()], reason="rows are looked up by index")
+    return [found, None, None, None]
+
+
+@rule("aten.index_select")
+def index_select(op: Op) -> View:
+    view = op.view("self")
+    dim = op["dim"] % max(view.ndim, 1)
+    value = op.value("index")
+    if value is not None:
+        index = np.asarray(value.reshape(-1).cpu()) % view.shape[dim]
+        return picked(op, view, dim, index, op.shape())
+    names: list[tuple[str, ...]] = [(f"l{k}",) for k in range(view.ndim)]
+    inner, names[dim] = list(names), ("i",)
+    inner[dim] = PIN
+    return op.state([(view, tuple(inner)), (op.view("index"), (("i",),))], [tuple(names)], [op.shape()], reason=_WHY)[0]
+
+
+@rule("aten.index", "aten._unsafe_index", "aten.index.Tensor", "aten._unsafe_index.Tensor")
+def index(op: Op) -> View:
+    """Advanced indexing. One constant index vector picks positions; otherwise the indexed axes are pinned."""
+    view, indices = op.view("self"), list(op["indices"])
+    indices += [None] * (view.ndim - len(indices))
+    used = [k for k, i in enumerate(indices) if i is not None]
+    if any(_is_mask(indices[k]) for k in used):
+        raise NoRule("boolean mask")
+    if len(used) == 1:
+        value = op.labels.value(indices[used[0]])
+        if value is not None and value.ndim == 1:
+            position = np.asarray(value.cpu()) % view.shape[used[0]]
+            return picked(op, view, used[0], position, op.shape())
+    return _looked_up(op, view, indices, used)
+
+
+def _looked_up(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
+    looked = [op.labels.view(indices[k]) for k in used]
+    rank = max(v.ndim for v in looked)
+    names: list[tuple[str, ...]] = [PIN if k in used else (f"l{k}",) for k in range(view.ndim)]
+    shared = [(f"i{k}",) for k in range(rank)]
+    kept = [names[k] for k in range(view.ndim) if k not in used]
+    contiguous = used == list(range(used[0], used[-1] + 1))
+    at = used[0] if contiguous else 0
+    result = [*kept[:at], *shared, *kept[at:]]
+    terms = [(v, tuple(shared[rank - v.ndim :])) for v in looked]
+    return op.state([(view, tuple(names)), *terms], [tuple(result)], [op.shape()], reason=_WHY)[0]
+
+
+def _is_mask(node: fx.Node) -> bool:
+    return str(node.meta["val"].dtype) in ("torch.bool", "torch.uint8")
+
+
+@rule("aten.gather", "aten.take_along_dim")
+def gather(op: Op) -> View:
+    """``out[i, j] = x[index[i, j], j]``: the gathered dimension is pinned, the others go along."""
+    x, indices = op.view("self"), op.view("index" if "index" in op.args else "indices")
+    if not x.ndim:
+        return indices
+    dim = op["dim"] % x.ndim
+    names = tuple((f"l{k}",) for k in range(x.ndim))
+    shorter = any(a != b for k, (a, b) in enumerate(zip(x.shape, indices.shape, strict=True)) if k != dim)
+    if shorter:  # gather reads a corner of x: its other axes are cut by position
+        op.pin(x, _WHY)
+        op.pin(indices, _WHY)
+        return op.pinned(op.shape(), _WHY)
+    source = tuple(PIN if k == dim else names[k] for k in range(x.ndim))
+    return op.state([(x, source), (indices, names)], [names], [op.shape()], reason=_WHY)[0]
+
+
+@rule("aten.one_hot")
+def one_hot(op: Op) -> View:
+    return op.equation("... -> ... _", op.view("self"), reason=_WHY)
+
+
+@rule("aten.tril", "aten.triu")
+def triangle(op: Op) -> View:
+    return op.equation("... _ _ -> ... _ _", op.view("self"), reason="a triangular mask depends on the order")

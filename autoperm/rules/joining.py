@@ -1,0 +1,203 @@
+"""Ops that put tensors beside one another: the result's axis is a sequence of the operands'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoperm.inference import operands, views
+from autoperm.inference.operands import operand
+from autoperm.inference.system import Restriction, Tensor
+from autoperm.inference.views import View
+from autoperm.rules.op import Op
+from autoperm.rules.registry import rule
+
+
+@rule("aten.cat", "aten.concat", "aten.concatenate")
+def cat(op: Op) -> View:
+    shape = op.shape()
+    parts = [op.labels.view(node) for node in op["tensors"]]
+    parts = [p for p in parts if p.shape != (0,)]
+    dim = op.get("dim", 0) % len(shape)
+    index, start = [], 0
+    for part in parts:
+        index.append(np.arange(start, start + part.shape[dim]))
+        start += part.shape[dim]
+    return assembled(op, shape, dim, list(zip(parts, index, strict=True)))
+
+
+@rule("aten.stack")
+def stack(op: Op) -> View:
+    shape = op.shape()
+    dim = op.get("dim", 0) % len(shape)
+    parts = [views.insert(op.labels.view(node), dim) for node in op["tensors"]]
+    return assembled(op, shape, dim, [(part, np.array([k])) for k, part in enumerate(parts)])
+
+
+def assembled(op: Op, shape: Sequence[int], dim: int, parts: Sequence[tuple[View, np.ndarray]]) -> View:
+    """A tensor whose positions ``index`` along ``dim`` are those of the part, for every (part, index).
+
+    Positions that no part claims are constants, zero padding for instance: nothing is said about them.
+    """
+    if len(parts) == 1 and parts[0][0].shape == tuple(shape) and _ascending(parts[0][1]):
+        return parts[0][0]
+    system = op.system
+    solid = [(operand(system, part, op.node, plain=True), part, index) for part, index in parts]
+    dims: list[int | None] = []
+    for k, size in enumerate(shape):
+        axes = [tensor.dims[j] for (tensor, proj), _, _ in solid for j, of in enumerate(proj) if of == (k,)]
+        if size == 1 or (k != dim and not axes):
+            dims.append(None)
+        elif k == dim:
+            dims.append(system.axis(size))
+            if axes and sum(system.size[a] for a in axes) == size and all(system.is_fixed(a) for a in axes):  # type: ignore[index,arg-type]
+                system.fix(dims[-1])  # type: ignore[arg-type]
+        else:
+            for axis in axes[1:]:
+                system.union(axes[0], axis)  # type: ignore[arg-type]
+            dims.append(axes[0])
+    whole = system.tensor(shape, dims, op.node)
+    for (tensor, projection), _, index in solid:
+        _state_part(op, whole, dim, tensor, projection, index)
+    return views.identity(whole)
+
+
+def _state_part(
+    op: Op, whole: Tensor, dim: int, tensor: Tensor, projection: Sequence[tuple[int, ...] | None], index: np.ndarray
+) -> None:
+    where = {of[0]: j for j, of in enumerate(projection) if of is not None}
+    statement: list[tuple[int, int | None, np.ndarray | None]] = []
+    for k, axis in enumerate(whole.dims):
+        if axis is None:
+            continue
+        if k == dim:
+            statement.append((k, where.get(k), index))
+        elif k in where:
+            statement.append((k, where[k], None))
+    op.system.frames.append(Restriction(whole, tensor, tuple(statement), False, op.node))
+
+
+def picked(op: Op, source: View, dim: int, index: np.ndarray, shape: Sequence[int]) -> View:
+    """Positions ``index`` of a dimension, known and in any order, repeats allowed."""
+    tensor, projection = operand(op.system, source, op.node, plain=True)
+    where = {of[0]: j for j, of in enumerate(projection) if of is not None}
+    if dim not in where:  # uniform: any positions are the same
+        kept = source if source.shape[dim] == len(index) else views.insert(views.drop(source, dim), dim, len(index))
+        return kept
+    turns = _occurrences(index)
+    if turns.max(initial=0) >= 8:
+        return _pinned_pick(op, source, dim, shape)
+    parts = []
+    for turn in range(int(turns.max(initial=0)) + 1):
+        at = np.nonzero(turns == turn)[0]
+        parts.append((_restricted(op, source, tensor, where, dim, index[at]), at))
+    return parts[0][0] if len(parts) == 1 else assembled(op, shape, dim, parts)
+
+
+def _restricted(op: Op, source: View, tensor: Tensor, where: dict[int, int], dim: int, index: np.ndarray) -> View:
+    system, j = op.system, where[dim]
+    axis = tensor.dims[j]
+    size = len(index)
+    new = system.axis(size) if size > 1 else None
+    if new is not None and system.is_fixed(axis):  # type: ignore[arg-type]
+        system.fix(new)
+    dims = [new if k == j else a for k, a in enumerate(tensor.dims)]
+    part = system.tensor([size if k == j else n for k, n in enumerate(tensor.sizes)], dims, op.node)
+    statement: list[tuple[int, int | None, np.ndarray | None]] = []
+    for k, a in enumerate(tensor.dims):
+        if k == j:
+            statement.append((k, k if new is not None else None, index))
+        elif a is not None:
+            statement.append((k, k, None))
+    system.frames.append(Restriction(tensor, part, tuple(statement), True, op.node))
+    digits = []
+    for k, old in enumerate(source.dims):
+        if k == dim:
+            digits.append((views.Digit(j, 1, size),) if size > 1 else ())
+        else:
+            digits.append((views.Digit(where[k], 1, tensor.sizes[where[k]]),) if k in where else old)
+    return View(part, tuple(digits), (0,) * len(dims))
+
+
+def _pinned_pick(op: Op, source: View, dim: int, shape: Sequence[int]) -> View:
+    names = [(f"l{k}",) for k in range(source.ndim)]
+    names[dim] = ("_",)
+    return op.state([(source, tuple(names))], [tuple(names)], [shape], reason="indexed with many repeats")[0]
+
+
+def _occurrences(index: np.ndarray) -> np.ndarray:
+    """For each entry how often its value came before."""
+    seen: dict[int, int] = {}
+    turns = np.empty(len(index), dtype=np.int64)
+    for k, value in enumerate(index.tolist()):
+        turns[k] = seen.get(value, 0)
+        seen[value] = int(turns[k]) + 1
+    return turns
+
+
+def _ascending(index: np.ndarray) -> bool:
+    return bool((index == np.arange(len(index))).all())
+
+
+@rule("aten.roll")
+def roll(op: Op) -> View:
+    """A reordering; along an axis that is pinned already it is just another pinned axis."""
+    view = op.view("self")
+    shifts = [op["shifts"]] if isinstance(op["shifts"], int) else list(op["shifts"])
+    dims = [op["dims"]] if isinstance(op["dims"], int) else list(op["dims"])
+    if not dims:
+        from autoperm.rules.movement import reshaped
+
+        flat = reshaped(op, view, (int(np.prod(view.shape)),))
+        return reshaped(op, _rolled(op, flat, 0, shifts[0]), op.shape())
+    for shift, dim in zip(shifts, dims, strict=True):
+        view = _rolled(op, view, dim % view.ndim, shift)
+    return view
+
+
+def _rolled(op: Op, view: View, dim: int, shift: int) -> View:
+    size = view.shape[dim]
+    if size == 1 or shift % size == 0:
+        return view
+    if operands.is_fixed(op.system, view, dim):
+        return moved_within(op, view, [dim], view.shape)
+    return picked(op, view, dim, (np.arange(size) - shift) % size, view.shape)
+
+
+def moved_within(op: Op, view: View, dims: Sequence[int], shape: Sequence[int], reason: str | None = None) -> View:
+    """Nothing moves along ``dims``, before or after; the other dimensions pass."""
+    names = [(f"l{k}",) for k in range(view.ndim)]
+    for dim in dims:
+        names[dim] = ("_",)
+    return op.state([(view, tuple(names))], [tuple(names)], [shape], reason=reason)[0]
+
+
+@rule("aten.constant_pad_nd", "aten.pad")
+def constant_pad(op: Op) -> View:
+    """Padding is a concatenation with constants; negative padding is a slice."""
+    view, pad = op.view("self"), list(op["pad"])
+    if op.get("mode", "constant") != "constant":
+        from autoperm.rules.spatial import padded
+
+        return padded(op)
+    for k in range(len(pad) // 2):
+        dim = view.ndim - 1 - k
+        view = _pad_one(op, view, dim, pad[2 * k], pad[2 * k + 1])
+    return view
+
+
+def _pad_one(op: Op, view: View, dim: int, before: int, after: int) -> View:
+    from autoperm.rules.movement import narrowed
+
+    if before < 0 or after < 0:
+        start = max(-before, 0)
+        view = narrowed(op, view, dim, start, view.shape[dim] - start - max(-after, 0))
+        before, after = max(before, 0), max(after, 0)
+    if before == after == 0:
+        return view
+    size = view.shape[dim]
+    shape = (*view.shape[:dim], before + size + after, *view.shape[dim + 1 :])
+    if operands.is_fixed(op.system, view, dim):
+        return moved_within(op, view, [dim], shape)
+    return assembled(op, shape, dim, [(view, np.arange(before, before + size))])

@@ -1,0 +1,103 @@
+"""Reductions, softmax and scans. A reduced axis is free to move, and nothing that survives depends on it."""
+
+from __future__ import annotations
+
+from autoperm.inference.views import View
+from autoperm.rules.op import Op, dims_of, letters
+from autoperm.rules.registry import rule
+
+
+def reduce_over(op: Op, view: View, dims: list[int], result: int = 0) -> View:
+    """The label of a symmetric function of the entries along ``dims``."""
+    spec = tuple(letters(view.ndim))
+    shape = op.shape(result)
+    if len(shape) == view.ndim:  # keepdim
+        out = tuple(() if k in dims else spec[k] for k in range(view.ndim))
+    else:
+        out = tuple(spec[k] for k in range(view.ndim) if k not in dims)
+    return op.state([(view, spec)], [out], [shape])[0]
+
+
+@rule(
+    "aten.sum", "aten.mean", "aten.amax", "aten.amin", "aten.prod", "aten.std", "aten.var", "aten.logsumexp", "aten.nansum",
+    "aten.nanmean", "aten.any", "aten.all", "aten.norm", "aten.linalg_vector_norm", "aten.count_nonzero",
+    "aten.var_mean", "aten.std_mean", "aten.aminmax", "aten.max", "aten.min", "aten.frobenius_norm",
+)  # fmt: skip
+def reduction(op: Op) -> object:
+    views_in = op.tensors()
+    if len(views_in) == 2:  # max(a, b) and min(a, b)
+        from autoperm.rules.pointwise import pointwise
+
+        return pointwise(op)
+    view = views_in[0]
+    if op.name in ("aten.max.dim", "aten.min.dim"):
+        return _extremum(op, view)
+    several = isinstance(op.node.meta["val"], (tuple, list))
+    found = reduce_over(op, view, dims_of(op.get("dim"), view.ndim))
+    return [found] * len(op.node.meta["val"]) if several else found
+
+
+def _extremum(op: Op, view: View) -> list[View]:
+    """The value is symmetric; the position of it is not."""
+    dims = dims_of(op["dim"], view.ndim)
+    if op.uses(1):
+        op.pin(view, f"{op.name} tells where the extremum is", dims)
+    found = reduce_over(op, view, dims)
+    return [found, found]
+
+
+@rule("aten.median.dim", "aten.nanmedian.dim", "aten.kthvalue", "aten.mode")
+def order_statistic(op: Op) -> list[View]:
+    return _extremum(op, op.view("self"))
+
+
+@rule("aten.argmax", "aten.argmin")
+def position(op: Op) -> View:
+    view = op.view("self")
+    dims = dims_of(op.get("dim"), view.ndim)
+    op.pin(view, f"{op.name} tells where the extremum is", dims)
+    return reduce_over(op, view, dims)
+
+
+@rule("aten._softmax", "aten.softmax", "aten._safe_softmax", "aten._log_softmax", "aten.log_softmax", "aten.softmin")
+def softmax(op: Op) -> View:
+    view = op.view("self")
+    return normalised(op, view, dims_of(op["dim"], view.ndim))
+
+
+def normalised(op: Op, view: View, dims: list[int]) -> View:
+    """Same shape; a symmetric function of the entries along ``dims`` is applied to each of them."""
+    spec = tuple(letters(view.ndim))
+    reduced = tuple(spec[k] for k in range(view.ndim) if k not in dims)
+    return op.state([(view, spec)], [spec], [op.shape()], [reduced])[0]
+
+
+@rule("aten.cumsum", "aten.cumprod", "aten.logcumsumexp", "aten.cummax", "aten.cummin")
+def scan(op: Op) -> object:
+    view = op.view("self")
+    dims = dims_of(op["dim"], view.ndim)
+    names = tuple(("_",) if k in dims else (f"l{k}",) for k in range(view.ndim))
+    found = op.state([(view, names)], [names], [op.shape()])[0]
+    return [found, found] if isinstance(op.node.meta["val"], (tuple, list)) else found
+
+
+@rule("aten.sort", "aten.topk", "aten.msort")
+def sort(op: Op) -> object:
+    """The values do not depend on the order of the input; their own order is fixed. Where they came from is not."""
+    view = op.view("self")
+    dims = dims_of(op.get("dim", 0), view.ndim)
+    several = isinstance(op.node.meta["val"], (tuple, list))
+    if several and op.uses(1):
+        op.pin(view, f"{op.name} tells where the values came from", dims)
+    spec = tuple(letters(view.ndim))
+    out = tuple(("_",) if k in dims else spec[k] for k in range(view.ndim))
+    found = op.state([(view, spec)], [out], [op.shape()], reason="values in sorted order")[0]
+    return [found, found] if several else found
+
+
+@rule("aten.argsort")
+def argsort(op: Op) -> View:
+    view = op.view("self")
+    dims = dims_of(op["dim"], view.ndim)
+    names = tuple(("_",) if k in dims else (f"l{k}",) for k in range(view.ndim))
+    return op.state([(view, names)], [names], [op.shape()])[0]

@@ -1,0 +1,99 @@
+"""Pooling, upsampling, padding and windows: spatial axes are pinned, channels pass."""
+
+from __future__ import annotations
+
+from autoperm.inference.views import View
+from autoperm.rules.op import Op
+from autoperm.rules.registry import rule
+
+_REASON = "a spatial axis"
+
+
+def _pass_leading(op: Op, view: View, spatial: int) -> View:
+    lead = [(f"l{k}",) for k in range(view.ndim - spatial)]
+    names = (*lead, *([("_",)] * spatial))
+    return op.state([(view, names)], [names], [op.shape()], reason=f"{_REASON} of {op.name}")[0]
+
+
+def _spatial(rank: int):  # type: ignore[no-untyped-def]
+    def apply(op: Op) -> object:
+        view = op.labels.view(op.node.args[0])  # type: ignore[arg-type]
+        found = _pass_leading(op, view, rank)
+        return [found, found] if isinstance(op.node.meta["val"], (tuple, list)) else found
+
+    return apply
+
+
+_OPS = {
+    1: "avg_pool1d max_pool1d max_pool1d_with_indices adaptive_max_pool1d upsample_linear1d upsample_nearest1d _upsample_nearest_exact1d "
+    "reflection_pad1d replication_pad1d",
+    2: "avg_pool2d max_pool2d max_pool2d_with_indices mkldnn_max_pool2d adaptive_max_pool2d upsample_bilinear2d "
+    "upsample_nearest2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_nearest_exact2d _upsample_lanczos2d_aa "
+    "reflection_pad2d replication_pad2d fractional_max_pool2d max_unpool2d",
+    3: "avg_pool3d max_pool3d max_pool3d_with_indices adaptive_max_pool3d upsample_trilinear3d upsample_nearest3d "
+    "_upsample_nearest_exact3d reflection_pad3d replication_pad3d fractional_max_pool3d max_unpool3d",
+}
+for _rank, _names in _OPS.items():
+    rule(*(f"aten.{name}" for name in _names.split()))(_spatial(_rank))
+
+
+@rule("aten._adaptive_avg_pool2d", "aten._adaptive_avg_pool3d", "aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d",
+      "aten.adaptive_avg_pool3d")  # fmt: skip
+def adaptive_average(op: Op) -> View:
+    """An output of size 1 averages the whole axis, which is symmetric; otherwise the axis is pinned."""
+    view = op.view("self")
+    size = op.args["output_size"]
+    rank = len(size) if isinstance(size, (list, tuple)) else 1
+    out = op.shape()
+    lead = [(f"l{k}",) for k in range(view.ndim - rank)]
+    whole = [out[view.ndim - rank + k] == 1 for k in range(rank)]
+    names = [("s%d" % k,) if w else ("_",) for k, w in enumerate(whole)]
+    result = [() if w else ("_",) for w in whole]
+    return op.state([(view, (*lead, *names))], [(*lead, *result)], [out], reason=f"{_REASON} of {op.name}")[0]
+
+
+def padded(op: Op) -> View:
+    """Reflection, replication or circular padding of the trailing dimensions."""
+    return _pass_leading(op, op.view("self"), len(op["pad"]) // 2)
+
+
+@rule("aten.im2col")
+def im2col(op: Op) -> View:
+    """(b, c, h, w) -> (b, c * kernel, positions)."""
+    kernel = 1
+    for n in op["kernel_size"]:
+        kernel *= n
+    x = op.view("self")
+    lead = "b" if x.ndim == 4 else ""
+    sizes = {"c": x.shape[-3], "k": kernel}
+    found = op.equation(f"{lead} c _ _ -> {lead} (c k) _", x, sizes=sizes, reason=f"{_REASON} of im2col")
+    return _pin_kernel(op, found, x.shape[-3], kernel)
+
+
+def _pin_kernel(op: Op, columns: View, channels: int, kernel: int) -> View:
+    """The kernel's factor of a flattened channel axis cannot move."""
+    from autoperm.rules.movement import reshaped
+
+    *lead, _, positions = columns.shape
+    split = reshaped(op, columns, (*lead, channels, kernel, positions))
+    op.pin(split, "a position in a kernel", [split.ndim - 2])
+    return columns
+
+
+@rule("aten.col2im")
+def col2im(op: Op) -> View:
+    kernel = 1
+    for n in op["kernel_size"]:
+        kernel *= n
+    x = op.view("self")
+    lead = "b" if x.ndim == 3 else ""
+    _pin_kernel(op, x, x.shape[-2] // kernel, kernel)
+    sizes = {"c": x.shape[-2] // kernel, "k": kernel}
+    return op.equation(f"{lead} (c k) _ -> {lead} c _ _", x, sizes=sizes, reason=f"{_REASON} of col2im")
+
+
+@rule("aten.grid_sampler_2d", "aten.grid_sampler", "aten.grid_sampler_3d")
+def grid_sampler(op: Op) -> View:
+    op.pin(op.view("grid"), "sampling positions")
+    x = op.view("input")
+    return _pass_leading(op, x, x.ndim - 2)

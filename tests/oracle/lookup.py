@@ -1,0 +1,88 @@
+"""Reading at positions that depend on the data: a function of the ordered entries and of the index."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from .movement import run_moving
+from .pointwise import shaped
+from .registry import Context, Ids, expands, has_ids
+
+
+def read(ctx: Context, columns: torch.Tensor, *indices: torch.Tensor) -> Ids:
+    """`columns` (n, *rest) read at each index of shape B: (*B, *rest). Columns are vertices shared by all reads."""
+    graph = ctx.graph
+    rest = columns.shape[1:]
+    tables = [graph.call("column", column) for column in columns.reshape(columns.shape[0], -1).T.tolist()]
+    indices = torch.broadcast_tensors(*indices)
+    places = list(zip(*(index.reshape(-1).tolist() for index in indices)))
+    flat = [graph.call("read", (table, *place)) for place in places for table in tables]
+    return shaped(flat, (*indices[0].shape, *rest))
+
+
+@expands("embedding")
+def embedding(ctx: Context, a: SimpleNamespace) -> Ids:
+    table = ctx.ids(a.weight)
+    if isinstance(a.indices, Ids):
+        return read(ctx, table, a.indices.ids)
+    return Ids(table[a.indices])
+
+
+@expands("index_select")
+def index_select(ctx: Context, a: SimpleNamespace) -> Ids:
+    ids = ctx.ids(a.self)
+    if not isinstance(a.index, Ids):
+        return Ids(ids.index_select(a.dim, a.index))
+    return Ids(read(ctx, ids.movedim(a.dim, 0), a.index.ids).ids.movedim(0, a.dim))
+
+
+@expands("index")
+def index(ctx: Context, a: SimpleNamespace) -> Ids:
+    ids = ctx.ids(a.self)
+    if not has_ids(a.indices):
+        return run_moving(ctx, {"self": ids, "indices": a.indices})
+    dims = [d for d, i in enumerate(a.indices) if i is not None]
+    indices = [ctx.ids(a.indices[d]) for d in dims]
+    moved = ids.movedim(dims, list(range(len(dims)))).flatten(0, len(dims) - 1)
+    out = read(ctx, moved, *indices).ids
+    count = out.dim() - (ids.dim() - len(dims))
+    adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
+    first = dims[0] if adjacent else 0
+    return Ids(out.movedim(list(range(count)), list(range(first, first + count))))
+
+
+@expands("gather", "take_along_dim")
+def gather(ctx: Context, a: SimpleNamespace) -> Ids:
+    ids = ctx.ids(a.self)
+    if not isinstance(a.index, Ids):
+        return Ids(ids.gather(a.dim, a.index))
+    source, target = ids.movedim(a.dim, -1), a.index.ids.movedim(a.dim, -1)
+    source = source[tuple(slice(0, size) for size in target.shape[:-1])]
+    flat = []
+    for row, places in zip(source.reshape(-1, source.shape[-1]).tolist(), target.reshape(-1, target.shape[-1]).tolist()):
+        table = ctx.graph.call("column", row)
+        flat.extend(ctx.graph.call("read", (table, place)) for place in places)
+    return Ids(shaped(flat, target.shape).ids.movedim(-1, a.dim))
+
+
+@expands("_fft_r2c", "_fft_c2c", "_fft_c2r")
+def fourier(ctx: Context, a: SimpleNamespace) -> Any:
+    """Every frequency is a function of the ordered entries of the transformed dimensions."""
+    ids, dims = a.self.ids, [d % a.self.ids.dim() for d in a.dim]
+    last = list(range(-len(dims), 0))
+    moved = ids.movedim(dims, last)
+    sizes = list(moved.shape[-len(dims) :])
+    if ctx.name == "_fft_c2r":
+        sizes[-1] = a.last_dim_size
+    elif ctx.name == "_fft_r2c" and a.onesided:
+        sizes[-1] = sizes[-1] // 2 + 1
+    lead = moved.shape[: -len(dims)]
+    rows = moved.reshape(*lead, -1).flatten(0, -2) if lead else moved.reshape(1, -1)
+    label = (ctx.name, repr(a.normalization), repr(getattr(a, "forward", None)))
+    tables = [ctx.graph.call(label, row) for row in rows.tolist()]
+    count = torch.Size(sizes).numel()
+    flat = [ctx.graph.unary(("frequency", p), table) for table in tables for p in range(count)]
+    return Ids(shaped(flat, (*lead, *sizes)).ids.movedim(last, dims))
