@@ -9,13 +9,14 @@ are many in the activations, and so ties them: nothing else is needed for it.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from autoperm.inference.classes import Classes, Ref, is_identity
 from autoperm.inference.partition import Partition
-from autoperm.inference.system import Frame, Restriction, System, Tensor
+from autoperm.inference.system import Frame, Projection, Restriction, System, Tensor
 
 #: One piece index per dimension of a tensor.
 Cell = tuple[int, ...]
@@ -31,6 +32,7 @@ class Cells:
         self.origin: dict[int, tuple[int, int]] = {}  # class -> (axis, piece)
         self.joint: list[tuple[Frame, Cell, list[int | None]]] = []  # classes of a frame's letters, per joint cell
         self.live: dict[int, set[Cell]] = {}
+        self._all_live: set[int] = set()  # tensors that are live in every cell
         self._grids: dict[int, Cell] = {}
         self._whole = not partition.colors  # nothing is cut: one cell each, all live
 
@@ -60,7 +62,15 @@ class Cells:
         """The cells of a tensor that an output depends on."""
         if self._whole:
             return [(0,) * len(tensor.dims)]
+        if tensor.id in self._all_live:
+            return list(self._all_cells(tensor))
         return sorted(self.live.get(tensor.id, ()))
+
+    def _all_cells(self, tensor: Tensor) -> Iterator[Cell]:
+        return itertools.product(*(range(n) for n in self.grid(tensor)))
+
+    def is_live(self, tensor: Tensor, cell: Cell) -> bool:
+        return self._whole or tensor.id in self._all_live or cell in self.live.get(tensor.id, ())
 
     def classes_of(self, tensor: Tensor, cell: Cell) -> list[int | None]:
         found = self.of.get((tensor.id, cell))
@@ -73,7 +83,7 @@ class Cells:
         if axis is None:
             return None
         root = self.system.find(axis)
-        size = len(self.partition.positions(root, piece)) if root in self.partition.colors else self.system.size[root]
+        size = self.partition.piece_size(root, piece)
         if size == 1:
             return None
         new = self.classes.leaf(size, cuttable=True)
@@ -109,49 +119,97 @@ class Cells:
         return self.partition.color_at(axis, position)
 
     def _frame(self, frame: Frame) -> None:
+        for joint, members in self._live_cells(frame):
+            self._unify_members(frame, joint, members)
+
+    def _live_cells(self, frame: Frame) -> Iterator[tuple[Cell, list[Cell]]]:
+        """The joint cells on which a live result depends, with the cell of each member."""
+        outputs = [frame.members[m][0] for m in frame.outputs]
+        if not self._whole and not any(t.id in self._all_live or self.live.get(t.id) for t in outputs):
+            return
         if self._whole or all(self.partition.pieces(axis) == 1 for axis in frame.letters):
-            joint = (0,) * len(frame.letters)
-            members = [(0,) * len(tensor.dims) for tensor, _ in frame.members]
-            if self._whole or self._is_live(frame, members):
-                self._unify_members(frame, joint, members)
+            yield (0,) * len(frame.letters), [(0,) * len(tensor.dims) for tensor, _ in frame.members]
             return
         for joint in self._joint_cells(frame):
             members = [self._member_cell(frame, m, joint) for m in range(len(frame.members))]
-            if self._is_live(frame, members):
-                self._unify_members(frame, joint, members)
-
-    def _is_live(self, frame: Frame, members: list[Cell]) -> bool:
-        return any(members[m] in self.live.get(frame.members[m][0].id, ()) for m in frame.outputs)
+            if any(self.is_live(t, members[m]) for t, m in zip(outputs, frame.outputs, strict=True)):
+                yield joint, members
 
     def _unify_members(self, frame: Frame, joint: Cell, members: list[Cell]) -> None:
         letters: list[int | None] = [None] * len(frame.letters)
         flattened: list[tuple[int, tuple[int, ...]]] = []
+        fresh: list[tuple[Tensor, Projection, Cell]] = []
         unify = self.classes.unify
         for (tensor, projection), cell in zip(frame.members, members, strict=True):
-            for item, run in zip(self.classes_of(tensor, cell), projection, strict=True):
+            items = self.of.get((tensor.id, cell))
+            if items is None:
+                fresh.append((tensor, projection, cell))
+                continue
+            for item, run in zip(items, projection, strict=True):
                 if item is None or run is None:
                     continue
                 if len(run) > 1:
                     flattened.append((item, run))
                 elif letters[run[0]] is None:
                     letters[run[0]] = item
-                else:
+                elif letters[run[0]] != item:
                     unify((letters[run[0]], None), (item, None))  # type: ignore[arg-type]
         for item, run in flattened:
-            self._unify_product(frame, joint, letters, item, run)
+            product = self._product(frame, joint, letters, run)
+            if product is not None:
+                self._unify_sized((item, None), product)
+        for tensor, projection, cell in fresh:
+            if (tensor.id, cell) not in self.of:
+                self.of[tensor.id, cell] = self._adopt(frame, joint, letters, tensor, projection, cell)
+            else:  # the same tensor twice in one statement
+                self._unify_members(frame, joint, members)
+                return
         self.joint.append((frame, joint, letters))
 
-    def _unify_product(
-        self, frame: Frame, joint: Cell, letters: list[int | None], item: int, run: tuple[int, ...]
-    ) -> None:
+    def _adopt(
+        self, frame: Frame, joint: Cell, letters: list[int | None], tensor: Tensor, projection: Projection, cell: Cell
+    ) -> list[int | None]:
+        """A tensor that no statement has named yet takes its classes from the letters."""
+        items: list[int | None] = []
+        for axis, run, piece in zip(tensor.dims, projection, cell, strict=True):
+            if axis is None or run is None or self.system.find(axis) in self.system.opaque:
+                items.append(self._class(axis, piece))
+                if items[-1] is None or run is None:
+                    continue
+                if len(run) == 1 and letters[run[0]] is not None:
+                    self._unify_sized((items[-1], None), (letters[run[0]], None))  # type: ignore[arg-type]
+                elif len(run) == 1:
+                    letters[run[0]] = items[-1]
+                elif (product := self._product(frame, joint, letters, run)) is not None:
+                    self._unify_sized((items[-1], None), product)  # type: ignore[arg-type]
+            elif len(run) == 1:
+                if letters[run[0]] is None:
+                    letters[run[0]] = self._class(frame.letters[run[0]], joint[run[0]])
+                items.append(letters[run[0]])
+            else:
+                items.append(self._adopt_product(axis, piece, self._product(frame, joint, letters, run)))
+        return items
+
+    def _adopt_product(self, axis: int, piece: int, product: Ref | None) -> int | None:
+        size = 1 if product is None else self.classes.size[product[0]]
+        if size == self.partition.piece_size(axis, piece):
+            return None if product is None else product[0]
+        item = self._class(axis, piece)  # a factor was given up: then this axis cannot move either
+        if item is not None and product is not None:
+            self._unify_sized((item, None), product)
+        return item
+
+    def _product(self, frame: Frame, joint: Cell, letters: list[int | None], run: tuple[int, ...]) -> Ref | None:
+        """The class of a flattened dimension; None where a single position is left."""
         factors: list[Ref] = []
         for i in run:
             if letters[i] is None:
                 letters[i] = self._class(frame.letters[i], joint[i])
             if letters[i] is not None:
                 factors.append((letters[i], None))  # type: ignore[arg-type]
-        product = factors[0] if len(factors) == 1 else (self.classes.product(factors), None)
-        self._unify_sized((item, None), product)
+        if not factors:
+            return None
+        return factors[0] if len(factors) == 1 else (self.classes.product(factors), None)
 
     def _unify_sized(self, a: Ref, b: Ref) -> None:
         """Unify, unless an axis that was given up makes the two differ in size: then nothing moves."""
@@ -201,7 +259,7 @@ class Cells:
     def _restrict(self, r: Restriction) -> None:
         result = r.part if r.part_is_result else r.whole
         for whole, part, shared in self._options(r):
-            if not self._whole and (part if r.part_is_result else whole) not in self.live.get(result.id, ()):
+            if not self.is_live(result, part if r.part_is_result else whole):
                 continue
             of_whole, of_part = self.classes_of(r.whole, whole), self.classes_of(r.part, part)
             for dim, part_dim, relabel in shared:
@@ -219,29 +277,33 @@ class Cells:
 
     def _mark_live(self) -> None:
         """Walk back from the outputs: entries that no output depends on are left alone."""
-        for tensor in self.system.roots:
-            self.live.setdefault(tensor.id, set()).update(itertools.product(*(range(n) for n in self.grid(tensor))))
+        self._all_live.update(tensor.id for tensor in self.system.roots)
         for statement in reversed(self.system.frames):
             if isinstance(statement, Restriction):
                 self._mark_restriction(statement)
             else:
                 self._mark_frame(statement)
 
+    def _mark(self, tensor: Tensor, cell: Cell) -> None:
+        if tensor.id not in self._all_live:
+            found = self.live.setdefault(tensor.id, set())
+            found.add(cell)
+            if len(found) == math.prod(self.grid(tensor)):
+                self._all_live.add(tensor.id)
+
     def _mark_restriction(self, r: Restriction) -> None:
-        whole_live, part_live = self.live.setdefault(r.whole.id, set()), self.live.setdefault(r.part.id, set())
-        if not (part_live if r.part_is_result else whole_live):
-            return
-        for whole, part, _ in self._options(r):
-            if r.part_is_result and part in part_live:
-                whole_live.add(whole)
-            elif not r.part_is_result and whole in whole_live:
-                part_live.add(part)
+        result = r.part if r.part_is_result else r.whole
+        if result.id in self._all_live and not r.part_is_result:
+            self._all_live.add(r.part.id)
+        elif result.id in self._all_live or self.live.get(result.id):
+            for whole, part, _ in self._options(r):
+                if self.is_live(result, part if r.part_is_result else whole):
+                    self._mark(*((r.whole, whole) if r.part_is_result else (r.part, part)))
 
     def _mark_frame(self, frame: Frame) -> None:
-        if not any(self.live.get(frame.members[m][0].id) for m in frame.outputs):
+        if any(frame.members[m][0].id in self._all_live for m in frame.outputs):
+            self._all_live.update(tensor.id for tensor, _ in frame.members)
             return
-        for joint in self._joint_cells(frame):
-            members = [self._member_cell(frame, m, joint) for m in range(len(frame.members))]
-            if self._is_live(frame, members):
-                for (tensor, _), cell in zip(frame.members, members, strict=True):
-                    self.live.setdefault(tensor.id, set()).add(cell)
+        for _, members in self._live_cells(frame):
+            for (tensor, _), cell in zip(frame.members, members, strict=True):
+                self._mark(tensor, cell)

@@ -40,7 +40,7 @@ def parse(equation: str, ranks: tuple[int | None, ...]) -> tuple[list[Spec], lis
 def expand_term(term: str, rank: int) -> Spec:
     """The letters of each dimension of a term, its ellipsis spelled out."""
     tokens = _tokens(term)
-    spread = next((k for k, token in enumerate(tokens) if token[0] in ("...", "_...")), None)
+    spread = next((k for k, token in enumerate(tokens) if token in (("...",), ("_...",))), None)
     if spread is None:
         return tuple(tokens)
     count = rank - (len(tokens) - 1)

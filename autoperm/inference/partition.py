@@ -15,7 +15,7 @@ import numpy as np
 from autoperm.inference.system import Restriction, System
 
 #: A pinned axis that is cut more often than this is not worth following: nothing may depend on it instead.
-PINNED_BUDGET = 16
+PINNED_BUDGET = 8
 #: The same for a free axis, where giving up costs symmetry.
 FREE_BUDGET = 600
 
@@ -33,9 +33,28 @@ class Partition:
         self._queue: deque[_Relation] = deque()
         self._queued: set[int] = set()
         self._pieces: dict[int, list[np.ndarray]] = {}
+        self._sizes: dict[int, list[int]] = {}
         for relation in self._relations():
             for axis in {a for a in self._axes(relation) if a is not None}:
                 self._touching[axis].append(relation)
+
+        self._close_fixed()
+
+    def _close_fixed(self) -> None:
+        """An axis made of fixed axes, and the parts of a fixed axis, are fixed."""
+        fixed, queue = self.system.fixed, deque(self.system.find(a) for a in self.system.fixed)
+        fixed.update(queue)
+        while queue:
+            for kind, content in self._touching.get(queue.popleft(), ()):
+                if kind == "product":
+                    flat, letters = content[0], content[1:]
+                    new = letters if flat in fixed else (flat,) if all(a in fixed for a in letters) else ()
+                else:
+                    new = content[1:2] if content[0] in fixed and content[1] is not None else ()
+                for axis in new:
+                    if axis not in fixed:
+                        fixed.add(axis)
+                        queue.append(axis)
 
     def solve(self) -> Partition:
         for kind, relation in [r for rs in self._touching.values() for r in rs]:
@@ -65,6 +84,14 @@ class Partition:
                 self._pieces[root] = np.split(order, cuts)
         return self._pieces[root][piece]
 
+    def piece_size(self, axis: int, piece: int) -> int:
+        root = self.system.find(axis)
+        if root not in self.colors:
+            return self.system.size[root]
+        if root not in self._sizes:
+            self._sizes[root] = np.bincount(self.colors[root]).tolist()
+        return self._sizes[root][piece]
+
     def color_at(self, axis: int, position: int) -> int:
         colors = self.colors.get(self.system.find(axis))
         return 0 if colors is None else int(colors[position])
@@ -76,24 +103,32 @@ class Partition:
             return
         old = self.colors.get(root)
         if old is not None:
-            key = old.astype(np.int64) * (int(key.max()) + 1) + key
-        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-        count = len(first)
+            key = old * (int(key.max()) + 1) + key
+        colors, count = _numbered(key)
         if count == self.count.get(root, 1):
             return
         budget = PINNED_BUDGET if root in self.system.fixed else FREE_BUDGET
         self._pieces.pop(root, None)
+        self._sizes.pop(root, None)
         if count > budget:
-            self.system.make_opaque(root, f"axis of size {self.system.size[root]} is cut into more than {budget} pieces")
-            self.colors.pop(root, None)
-            self.count.pop(root, None)
+            self._give_up(root, f"axis of size {self.system.size[root]} is cut into more than {budget} pieces")
         else:
-            rank = np.empty(count, dtype=np.int64)
-            rank[np.argsort(first, kind="stable")] = np.arange(count)
-            self.colors[root] = rank[inverse.reshape(-1)]
+            self.colors[root] = colors
             self.count[root] = count
         for relation in self._touching.get(root, ()):
             self._queue_one(relation)
+
+    def _give_up(self, root: int, reason: str) -> None:
+        """Stop following an axis; with it the fixed axes that it is made of, or that are made of it."""
+        if root in self.system.opaque:
+            return
+        self.system.make_opaque(root, reason)
+        self.colors.pop(root, None)
+        self.count.pop(root, None)
+        for kind, content in self._touching.get(root, ()):
+            for axis in content if kind == "product" else ():
+                if axis in self.system.fixed:
+                    self._give_up(axis, reason)
 
     # -- the statements as relations between axes ----------------------------------------------------------
 
@@ -149,10 +184,28 @@ class Partition:
             grid = self.colors[flat].reshape(shape)
             for k, letter in enumerate(letters):
                 rows = np.moveaxis(grid, k, 0).reshape(shape[k], -1)
-                self.refine(letter, np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1))
+                if not (rows == rows[0]).all():
+                    self.refine(letter, _equal_rows(rows))
         key = np.zeros((1,), dtype=np.int64)
         for letter, size in zip(letters, shape, strict=True):
             colors = self.colors.get(letter)
             colors = np.zeros(size, dtype=np.int64) if colors is None else colors
             key = (key[:, None] * self.count.get(letter, 1) + colors).reshape(-1)
         self.refine(flat, key)
+
+
+def _numbered(key: np.ndarray) -> tuple[np.ndarray, int]:
+    """Renumber keys (small non-negative integers) in the order of their first positions; and how many there are."""
+    n = len(key)
+    first = np.full(int(key.max()) + 1, n, dtype=np.int64)
+    first[key[::-1]] = np.arange(n - 1, -1, -1)
+    present = np.nonzero(first < n)[0]
+    rank = np.zeros(len(first), dtype=np.int64)
+    rank[present[np.argsort(first[present])]] = np.arange(len(present))
+    return rank[key], len(present)
+
+
+def _equal_rows(rows: np.ndarray) -> np.ndarray:
+    """A number per row, equal for equal rows."""
+    seen: dict[bytes, int] = {}
+    return np.array([seen.setdefault(row.tobytes(), len(seen)) for row in np.ascontiguousarray(rows)])

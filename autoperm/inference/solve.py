@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
+
 import numpy as np
 
 from autoperm.inference.cells import Cells
@@ -16,18 +20,44 @@ MAX_RESTARTS = 32
 
 def solve(system: System) -> Dependence:
     """Cut the axes, unify the classes cell by cell, and find what each leaf may depend on."""
+    with _no_collection():
+        return _solve(system)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the garbage collector: the many small objects made here are all needed until the end."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _solve(system: System) -> Dependence:
     cuts: list[tuple[int, np.ndarray]] = []
     while True:
-        partition = Partition(system)
-        for axis, key in cuts:
-            partition.refine(axis, key)
-        cells = Cells(system, partition.solve())
+        cells = Cells(system, _partition(system, cuts))
         if len(cuts) >= MAX_RESTARTS:
             cells.classes.allow_cuts = False
         try:
             return Dependence(cells.solve()).solve()
         except NeedsCut as request:
             cuts.append(_as_cut(cells, request))
+
+
+def _partition(system: System, cuts: list[tuple[int, np.ndarray]]) -> Partition:
+    """The coarsest partition; again from the start where an axis was given up, since others were cut along it."""
+    while True:
+        given_up = len(system.opaque)
+        partition = Partition(system)
+        for axis, key in cuts:
+            partition.refine(axis, key)
+        partition.solve()
+        if len(system.opaque) == given_up:
+            return partition
 
 
 def _as_cut(cells: Cells, request: NeedsCut) -> tuple[int, np.ndarray]:
