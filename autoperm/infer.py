@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import networkx as nx
@@ -62,9 +64,22 @@ def infer(model: nn.Module, example_inputs: Any, *, on_unknown: Literal["pin", "
 
 def infer_captured(captured: Capture, *, on_unknown: Literal["pin", "error"] = "pin") -> PermutationSpec:
     """The same from a graph that is captured already."""
-    engine = Engine(captured).run()
-    _report_unknown(engine, on_unknown)
-    return _Builder(engine, solve(engine.system)).build()
+    with collection_paused():
+        engine = Engine(captured).run()
+        _report_unknown(engine, on_unknown)
+        return _Builder(engine, solve(engine.system)).build()
+
+
+@contextlib.contextmanager
+def collection_paused() -> Iterator[None]:
+    """Pause the garbage collector: the many small objects made here are all needed until the end."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _report_unknown(engine: Engine, on_unknown: str) -> None:
@@ -77,7 +92,7 @@ def _report_unknown(engine: Engine, on_unknown: str) -> None:
     if on_unknown == "error":
         raise UnknownOpError(f"no rule for these ops of the model:\n{listed}\n{remedy}")
     message = f"no rule for {len(engine.unsupported)} ops of the model; all that they touch is pinned:\n{listed}\n{remedy}"
-    warnings.warn(message, UnsupportedOpWarning, stacklevel=4)
+    warnings.warn(message, UnsupportedOpWarning, stacklevel=5)
 
 
 class _Builder:

@@ -202,8 +202,26 @@ class Classes:
     def _relabelled(self, root: int, relabel: np.ndarray) -> list[Ref] | None:
         """A product seen through a relabelling, as a product: its factors reordered, each relabelled.
 
-        None where the relabelling does not respect the factors.
+        None where the relabelling does not respect the factors, not even after splitting them where it cuts.
         """
+        found = self._match_digits(root, relabel)
+        if found is None and self._split_at(root, _strides(relabel)):
+            found = self._match_digits(root, relabel)
+        return found
+
+    def _split_at(self, root: int, boundaries: Sequence[int]) -> bool:
+        """Split the leaves of a product so that each boundary (a product of innermost sizes) falls between two."""
+        split, outer = False, 1
+        for ref in reversed(self.leaves((root, None))):
+            size, inner = self.size[ref[0]], outer
+            outer *= size
+            for boundary in sorted({b for b in boundaries if inner < b < outer}):
+                if boundary % inner == 0 and size % (boundary // inner) == 0:
+                    ref, _ = self._split(ref, boundary // inner)
+                    size, inner, split = self.size[ref[0]], boundary, True
+        return split
+
+    def _match_digits(self, root: int, relabel: np.ndarray) -> list[Ref] | None:
         leaves = self.leaves((root, None))
         n = self.size[root]
         inner, placed = n, []
@@ -268,6 +286,22 @@ class Classes:
             self._link(root, self.product(factors), back)
         if pinned is not None:
             self.pin((root, None), pinned)
+
+
+def _strides(relabel: np.ndarray) -> list[int]:
+    """The strides of the digits that a relabelling reorders, and where those digits end."""
+    found = []
+    while len(relabel) > 1:
+        step = int(relabel[1] - relabel[0])
+        steps = np.diff(relabel) == step
+        length = len(relabel) if bool(steps.all()) else int(np.argmin(steps)) + 1
+        while len(relabel) % length:
+            length -= 1
+        if length == 1:
+            return []
+        found += [abs(step), abs(step) * length]
+        relabel = relabel[::length]
+    return found
 
 
 def _cycles(turn: np.ndarray) -> list[list[int]]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from autoperm.inference import views
-from autoperm.inference.operands import operand
+from autoperm.inference.operands import resolved
 from autoperm.inference.system import Frame, Projection, System, Tensor
 from autoperm.inference.views import View
 
@@ -87,7 +87,7 @@ class Statement:
     def operand(self, view: View, spec: Spec) -> None:
         """State that the dimensions of ``view`` are the letters of ``spec``."""
         plain = any(names == PIN for names in spec)
-        tensor, projection = operand(self.system, view, self.node, plain=plain)
+        view, (tensor, projection) = resolved(self.system, view, self.node, plain=plain)
         placed: list[tuple[int, ...] | None] = []
         for j, of_view in enumerate(projection):
             if of_view is None:
@@ -143,7 +143,9 @@ class Statement:
         for at, (view, of_operand) in enumerate(self.read):
             if of_operand == spec and PIN not in spec and self._same_extent(view, shape, spec):
                 self.outputs.append(at)
-                return view
+                # A label of its own: a materialised form of the operand may be older than this statement, and
+                # liveness walks the statements backwards.
+                return View(view.source, view.dims, view.offsets)
         dims: list[int | None] = []
         placed: list[tuple[int, ...] | None] = []
         pinned: list[int] = []

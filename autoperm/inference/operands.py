@@ -21,17 +21,22 @@ def operand(system: System, view: View, node: Any, *, plain: bool = False) -> Op
 
     With ``plain`` every dimension of the tensor is exactly one dimension of the view.
     """
+    return resolved(system, view, node, plain=plain)[1]
+
+
+def resolved(system: System, view: View, node: Any, *, plain: bool = False) -> tuple[View, Operand]:
+    """The same, with the materialised view where the view itself is not one of a whole tensor."""
+    for flat in (plain, True):
+        found = _direct(view, plain)
+        if found is not None:
+            return view, found
+        if view.solid is None or flat:
+            view.solid = solidify(system, view, node, flat=flat)
+        view = view.solid
     found = _direct(view, plain)
     if found is None:
-        if view.solid is None:
-            view.solid = solidify(system, view, node, flat=plain)
-        found = _direct(view.solid, plain)
-        if found is None:
-            view.solid = solidify(system, view.solid, node, flat=True)
-            found = _direct(view.solid, plain)
-    if found is None:
         raise RuntimeError(f"internal error: {view} has no plain form")
-    return found
+    return view, found
 
 
 def pin_view(
@@ -92,41 +97,52 @@ def solidify(system: System, view: View, node: Any, *, flat: bool) -> View:
 
 
 def _restrict(system: System, view: View, node: Any) -> tuple[Tensor, View]:
-    """The positions of the source that the view visits, in the source's own order of dimensions."""
-    whole, runs = view.source, views.source_digits(view)
+    """The positions of the source that the view visits, in the source's own order of dimensions.
+
+    A run of digits that lie side by side in one dimension of the view becomes one digit: a shuffle is then a mere
+    relabelling, and does not make blocks of what it shuffles.
+    """
+    whole = view.source
     sizes: list[int] = []
     dims: list[int | None] = []
     statement: list[tuple[int, int | None, np.ndarray | None]] = []
-    renamed: dict[Digit, Digit] = {}
+    renamed: dict[tuple[Digit, ...], Digit] = {}
     partial = False
-    for j, digits in enumerate(runs):
+    for j, runs in enumerate(views.source_runs(view)):
         axis = whole.dims[j]
         if axis is None:
             continue
+        digits = [d for run in runs for d in run]
         size = math.prod(d.size for d in digits)
         if views.covers(digits, whole.sizes[j], view.offsets[j]):
             statement.append((j, len(sizes), None))
         else:
             partial = True
-            index = views.positions(view, j, digits)
-            statement.append((j, len(sizes) if size > 1 else None, index))
-            if size > 1:
-                fixed, axis = system.is_fixed(axis), system.axis(size)
-                if fixed:
-                    system.fix(axis)
+            statement.append((j, len(sizes) if size > 1 else None, views.positions(view, j, digits)))
+            axis = _letter(system, size, system.is_fixed(axis)) if size > 1 else None
         if size > 1:
-            stride = 1
-            for digit in reversed(digits):
-                renamed[digit] = Digit(len(sizes), stride, digit.size)
-                stride *= digit.size
+            stride = size
+            for run in runs:
+                stride //= math.prod(d.size for d in run)
+                renamed[run] = Digit(len(sizes), stride, math.prod(d.size for d in run))
             sizes.append(size)
             dims.append(axis)
+    rebased = tuple(_renamed(digits, renamed) for digits in view.dims)
     if not partial:
         return whole, view
     part = system.tensor(sizes, dims, node)
     system.frames.append(Restriction(whole, part, tuple(statement), True, node))
-    rebased = tuple(tuple(renamed.get(d, d) for d in digits) for digits in view.dims)
     return part, View(part, rebased, (0,) * len(sizes))
+
+
+def _renamed(digits: tuple[Digit, ...], renamed: dict[tuple[Digit, ...], Digit]) -> tuple[Digit, ...]:
+    """The digits of one dimension in terms of the part's axes."""
+    found, start = [], 0
+    while start < len(digits):
+        stop = next((e for e in range(len(digits), start, -1) if digits[start:e] in renamed), start + 1)
+        found.append(renamed.get(digits[start:stop], digits[start]))
+        start = stop
+    return tuple(found)
 
 
 def _regroup(system: System, part: Tensor, view: View, node: Any) -> View:

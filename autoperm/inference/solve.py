@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Iterator
-
 import numpy as np
 
 from autoperm.inference.cells import Cells
@@ -20,23 +16,6 @@ MAX_RESTARTS = 32
 
 def solve(system: System) -> Dependence:
     """Cut the axes, unify the classes cell by cell, and find what each leaf may depend on."""
-    with _no_collection():
-        return _solve(system)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Pause the garbage collector: the many small objects made here are all needed until the end."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _solve(system: System) -> Dependence:
     cuts: list[tuple[int, np.ndarray]] = []
     while True:
         cells = Cells(system, _partition(system, cuts))

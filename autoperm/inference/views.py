@@ -8,6 +8,7 @@ on a model by themselves: reshaping (768,) to (12, 64) and back leaves all 768 p
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -174,6 +175,28 @@ def source_digits(view: View) -> list[list[Digit]]:
                 found[digit.dim].append(digit)
     for digits_of_dim in found:
         digits_of_dim.sort(key=lambda d: -abs(d.stride))
+    return found
+
+
+def source_runs(view: View) -> list[list[tuple[Digit, ...]]]:
+    """For each source dimension its digits, those side by side in one dimension of the view together.
+
+    Runs are nested, longest strides first, so that the source dimension is their product in this order; where the
+    strides of two runs interleave, every digit is a run of its own.
+    """
+    found: list[list[tuple[Digit, ...]]] = [[] for _ in view.source.sizes]
+    for digits in view.dims:
+        for dim, group in itertools.groupby(digits, key=lambda d: d.dim):
+            if dim is not None:
+                found[dim].append(tuple(group))
+    for j, runs in enumerate(found):
+        runs.sort(key=lambda run: -max(abs(d.stride) for d in run))
+        nested = all(
+            min(abs(d.stride) for d in outer) > max(abs(d.stride) for d in inner)
+            for outer, inner in zip(runs[:-1], runs[1:], strict=True)
+        )
+        if not nested:
+            found[j] = [(d,) for d in sorted((d for run in runs for d in run), key=lambda d: -abs(d.stride))]
     return found
 
 
