@@ -283,6 +283,24 @@ class Cells:
                 self._mark_restriction(statement)
             else:
                 self._mark_frame(statement)
+        for statement in self.system.frames:
+            self._mark_movement(statement)
+
+    def _mark_movement(self, statement: Frame | Restriction) -> None:
+        """What is a mere view of something live is live too: an op may have pinned it through that view."""
+        if isinstance(statement, Restriction):
+            if statement.part_is_result and self._reached(statement.whole):
+                for whole, part, _ in self._options(statement):
+                    if self.is_live(statement.whole, whole):
+                        self._mark(statement.part, part)
+        elif statement.movement and self._reached(statement.members[0][0]):
+            (source, _), (result, _) = statement.members
+            for joint in self._joint_cells(statement):
+                if self.is_live(source, self._member_cell(statement, 0, joint)):
+                    self._mark(result, self._member_cell(statement, 1, joint))
+
+    def _reached(self, tensor: Tensor) -> bool:
+        return tensor.id in self._all_live or bool(self.live.get(tensor.id))
 
     def _mark(self, tensor: Tensor, cell: Cell) -> None:
         if tensor.id not in self._all_live:

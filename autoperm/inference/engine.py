@@ -13,7 +13,7 @@ from torch import fx
 from autoperm.capture import Capture
 from autoperm.inference import views
 from autoperm.inference.constants import Constants
-from autoperm.inference.operands import pin_view
+from autoperm.inference.operands import operand, pin_view
 from autoperm.inference.system import System, Tensor
 from autoperm.inference.views import View
 from autoperm.rules import NoRule, Op, find_rule
@@ -152,7 +152,8 @@ class Engine:
                 self._pin_output(node, result, name)
 
     def _pin_output(self, node: fx.Node, result: fx.Node, name: str) -> None:
-        view = self.view(result)
-        for dim in range(view.ndim):
-            pin_view(self.system, view, f"axis {dim} of the output {name}", node, [dim])
-        pin_view(self.system, view, "", node, [], final=True)
+        tensor, projection = operand(self.system, self.view(result), node, plain=True)
+        self.system.roots.append(tensor)
+        for j, dims in enumerate(projection):
+            if dims is not None:
+                self.system.pin(tensor, j, f"axis {dims[0]} of the output {name}", node)

@@ -204,4 +204,5 @@ class Statement:
         trivial = len(self.members) < 2 and all(len(p or ()) < 2 for _, ps in self.members for p in ps)
         if trivial and not inner and all(len(set(run)) == len(run) for run in flat):
             return
-        self.system.add_frame(Frame(axes, tuple(self.members), tuple(self.outputs), inner, self.node))
+        outputs = tuple(self.outputs) or tuple(range(len(self.members)))  # no result: it holds where any operand matters
+        self.system.add_frame(Frame(axes, tuple(self.members), outputs, inner, self.node))

@@ -26,17 +26,17 @@ def operand(system: System, view: View, node: Any, *, plain: bool = False) -> Op
 
 def resolved(system: System, view: View, node: Any, *, plain: bool = False) -> tuple[View, Operand]:
     """The same, with the materialised view where the view itself is not one of a whole tensor."""
-    for flat in (plain, True):
-        found = _direct(view, plain)
-        if found is not None:
-            return view, found
-        if view.solid is None or flat:
-            view.solid = solidify(system, view, node, flat=flat)
-        view = view.solid
-    found = _direct(view, plain)
+    for candidate in (view, view.solid):
+        if candidate is not None and (found := _direct(candidate, plain)) is not None:
+            return candidate, found
+    solid = solidify(system, view.solid or view, node, flat=plain)
+    if _direct(solid, plain) is None:
+        solid = solidify(system, solid, node, flat=True)
+    view.solid = solid
+    found = _direct(solid, plain)
     if found is None:
         raise RuntimeError(f"internal error: {view} has no plain form")
-    return view, found
+    return solid, found
 
 
 def pin_view(
@@ -178,7 +178,7 @@ def _regroup(system: System, part: Tensor, view: View, node: Any) -> View:
         projection.append(tuple(run))
     whole = system.tensor(view.shape, dims, node)
     members = ((part, tuple(source_projection)), (whole, tuple(projection)))
-    system.add_frame(Frame(tuple(letters), members, (1,), (), node))
+    system.add_frame(Frame(tuple(letters), members, (1,), (), node, movement=True))
     return views.identity(whole)
 
 

@@ -45,6 +45,7 @@ class Frame:
     outputs: tuple[int, ...]  # members that are, or carry the label of, a result of the op
     reduced: tuple[tuple[int, ...], ...]  # letters of tensors that exist only inside the op (a norm's mean)
     node: Any = None
+    movement: bool = False  # the second member is the first one, rearranged
 
 
 @dataclass(eq=False, slots=True)

@@ -115,7 +115,7 @@ class Op:
         """The same with the letters of every dimension spelled out."""
         statement = Statement(self.system, self.node, sizes or {}, reason or f"{self.name} depends on the order")
         for view, spec in inputs:
-            if view is not None and view.ndim:
+            if view is not None:
                 statement.operand(view, spec)
         results = [statement.result(spec, shape) for spec, shape in zip(outputs, shapes, strict=True)]
         statement.close(reduced)

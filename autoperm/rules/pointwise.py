@@ -33,11 +33,17 @@ def pointwise(op: Op) -> View:
 
 def merge(op: Op, operands: list[View], shape: tuple[int, ...]) -> View:
     """The label of a pointwise function of the operands."""
-    present = [v for v in operands if any(v.dims)]
+    present = [v for v in operands if any(v.dims) or _computed(v)]
     if len(present) == 1 and present[0].shape == shape:
         return present[0]
     inputs = [(v, expand_term("...", v.ndim)) for v in present]
     return op.state(inputs, [expand_term("...", len(shape))], [shape])[0]
+
+
+def _computed(view: View) -> bool:
+    """Whether a single number depends on entries of some tensor, which the result then depends on too."""
+    source = view.source
+    return any(axis is not None for axis in source.dims) or source.node.op == "call_function"
 
 
 for _name in dict.fromkeys((UNARY + NARY).split()):
