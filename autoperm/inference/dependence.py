@@ -36,8 +36,6 @@ class Dependence:
                 if (tensor.id, cell) in self.cells.of:
                     self.narrow(self.label(self.cells.of[tensor.id, cell]))
         for frame, _, letters in self.cells.joint:
-            for reduced in frame.reduced:
-                self.narrow(self.label([letters[i] for i in reduced]))
             self._agree(frame, letters)
         self._close()
         return self

@@ -9,7 +9,7 @@ tensors that exist only inside the op, such as the mean and variance of a norm: 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -80,6 +80,7 @@ class Statement:
         self.index: dict[str, int] = {}  # letter -> its place in the frame
         self.axes: list[int | None] = []
         self.members: list[tuple[Tensor, Projection]] = []
+        self.inner: list[tuple[Tensor, Projection]] = []  # tensors that exist only inside the op
         self.outputs: list[int] = []
         self.read: list[tuple[View, Spec]] = []
         self.anonymous = 0
@@ -193,16 +194,37 @@ class Statement:
             self.system.fix(axis)
         return axis, letters
 
-    def close(self, reduced: Sequence[Spec]) -> None:
+    def reduce(self, spec: Spec, sources: Sequence[int]) -> None:
+        """A tensor inside the op, computed from all entries of some operands along the letters it lacks.
+
+        It is a statement of its own, ahead of the op's: each entry of the result depends, through it, on entries
+        of the operands that lie in other cells.
+        """
+        self._complete_axes()
+        places = [self.index[name] for group in spec for name in group if name in self.index]
+        tensor = self.system.tensor([self.system.size[a] for a in self._at(places)], self._at(places), self.node)
+        projection = tuple((i,) for i in places)
+        read = [self.members[k] for k in sources if k < len(self.members)]
+        outputs = (len(read),)
+        self.system.add_frame(Frame(tuple(self._at(range(len(self.axes)))), (*read, (tensor, projection)), outputs, self.node))
+        self.inner.append((tensor, projection))
+
+    def _at(self, places: Iterable[int]) -> list[int]:
+        return [self.axes[i] for i in places]  # type: ignore[misc]
+
+    def _complete_axes(self) -> None:
+        """Letters that occur only in products get an axis."""
+        for name, at in self.index.items():
+            if self.axes[at] is None:
+                self.axes[at] = self.system.axis(self.sizes[name])
+
+    def close(self) -> None:
         """Hand the frame to the system, unless it says nothing."""
-        names = {at: name for name, at in self.index.items()}
-        axes = tuple(self.system.axis(self.sizes[names[i]]) if a is None else a for i, a in enumerate(self.axes))
-        inner = tuple(
-            tuple(self.index[name] for group in spec for name in group if name in self.index) for spec in reduced
-        )
-        flat = [[i for letters in projection for i in letters or ()] for _, projection in self.members]
-        trivial = len(self.members) < 2 and all(len(p or ()) < 2 for _, ps in self.members for p in ps)
-        if trivial and not inner and all(len(set(run)) == len(run) for run in flat):
+        self._complete_axes()
+        members = (*self.members, *self.inner)
+        flat = [[i for letters in projection for i in letters or ()] for _, projection in members]
+        trivial = len(members) < 2 and all(len(p or ()) < 2 for _, ps in members for p in ps)
+        if trivial and all(len(set(run)) == len(run) for run in flat):
             return
-        outputs = tuple(self.outputs) or tuple(range(len(self.members)))  # no result: it holds where any operand matters
-        self.system.add_frame(Frame(axes, tuple(self.members), outputs, inner, self.node))
+        outputs = tuple(self.outputs) or tuple(range(len(members)))  # no result: it holds where any operand matters
+        self.system.add_frame(Frame(tuple(self._at(range(len(self.axes)))), members, outputs, self.node))

@@ -178,7 +178,7 @@ def _regroup(system: System, part: Tensor, view: View, node: Any) -> View:
         projection.append(tuple(run))
     whole = system.tensor(view.shape, dims, node)
     members = ((part, tuple(source_projection)), (whole, tuple(projection)))
-    system.add_frame(Frame(tuple(letters), members, (1,), (), node, movement=True))
+    system.add_frame(Frame(tuple(letters), members, (1,), node, movement=True))
     return views.identity(whole)
 
 

@@ -43,7 +43,6 @@ class Frame:
     letters: tuple[int, ...]  # the axis of each letter
     members: tuple[tuple[Tensor, Projection], ...]
     outputs: tuple[int, ...]  # members that are, or carry the label of, a result of the op
-    reduced: tuple[tuple[int, ...], ...]  # letters of tensors that exist only inside the op (a norm's mean)
     node: Any = None
     movement: bool = False  # the second member is the first one, rearranged
 

@@ -25,7 +25,7 @@ def attention(op: Op) -> object:
     shared = q.ndim >= 3 and q.shape[-3] != k.shape[-3]  # grouped queries: each key head serves several
     equation = _grouped(q.ndim) if shared else "... q d, ... k d, ... k e, ... q k -> ... q e; ... q"
     sizes = {"g": k.shape[-3], "r": q.shape[-3] // max(k.shape[-3], 1)} if shared else {}
-    found = op.equation(equation, q, k, v, mask, shapes=[op.shape()], sizes=sizes)
+    found = op.equation(equation, q, k, v, mask, shapes=[op.shape()], sizes=sizes, reduces=(0, 1, 3))
     return [found] + [None] * (len(op.node.meta["val"]) - 1) if several else found
 
 

@@ -95,12 +95,13 @@ class Op:
         shapes: Sequence[Sequence[int]] | None = None,
         sizes: Mapping[str, int] | None = None,
         reason: str | None = None,
+        reduces: Sequence[int] = (0,),
     ) -> Any:
         """Apply an equation (see :mod:`autoperm.inference.equation`); returns one label, or one per result."""
         specs, outputs, reduced = parse(equation, tuple(None if v is None else v.ndim for v in operand_views))
         shapes = [self.shape(k) for k in range(len(outputs))] if shapes is None else shapes
         out_specs = [expand_term(term, len(shape)) for term, shape in zip(outputs, shapes, strict=True)]
-        found = self.state(list(zip(operand_views, specs, strict=True)), out_specs, shapes, reduced, sizes, reason)
+        found = self.state(list(zip(operand_views, specs, strict=True)), out_specs, shapes, reduced, sizes, reason, reduces)
         return found[0] if len(found) == 1 else found
 
     def state(
@@ -111,14 +112,20 @@ class Op:
         reduced: Sequence[Spec] = (),
         sizes: Mapping[str, int] | None = None,
         reason: str | None = None,
+        reduces: Sequence[int] = (0,),
     ) -> list[View]:
-        """The same with the letters of every dimension spelled out."""
+        """The same with the letters of every dimension spelled out.
+
+        ``reduced`` are tensors that exist only inside the op (a norm's mean), computed from the inputs ``reduces``.
+        """
         statement = Statement(self.system, self.node, sizes or {}, reason or f"{self.name} depends on the order")
-        for view, spec in inputs:
-            if view is not None:
-                statement.operand(view, spec)
+        present = [k for k, (view, _) in enumerate(inputs) if view is not None]
+        for k in present:
+            statement.operand(inputs[k][0], inputs[k][1])  # type: ignore[arg-type]
+        for spec in reduced:
+            statement.reduce(spec, [present.index(k) for k in reduces if k in present])
         results = [statement.result(spec, shape) for spec, shape in zip(outputs, shapes, strict=True)]
-        statement.close(reduced)
+        statement.close()
         return results
 
     def pin(self, view: View, reason: str | None = None, dims: Sequence[int] | None = None) -> None:
