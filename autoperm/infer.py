@@ -20,7 +20,7 @@ from autoperm.inference.dependence import Dependence
 from autoperm.inference.engine import Engine
 from autoperm.inference.solve import solve
 from autoperm.inference.system import Tensor
-from autoperm.layout import Factor, Group, Layout, Leaf
+from autoperm.layout import Factor, Factors, Group, Layout, Leaf
 from autoperm.provenance import Provenance
 from autoperm.spec import PermutationSpec
 
@@ -137,13 +137,13 @@ class _Builder:
             return (np.arange(size),)
         return tuple(self.cells.partition.positions(axis, p) for p in range(count))
 
-    def _factors(self, name: str, dim: int, item: int | None) -> tuple[Factor, ...]:
+    def _factors(self, name: str, dim: int, item: int | None) -> Factors:
         if item is None:
-            return ()
-        refs = self.solution.leaves(item)
+            return Factors()
+        relabel, refs = self.solution.describe(item)
         for place, (leaf, _) in enumerate(refs):
             self.moves.setdefault(leaf, {}).setdefault((name, dim), place if len(refs) > 1 else -1)
-        return tuple(Factor(self._id(leaf), relabel) for leaf, relabel in refs)
+        return Factors((Factor(self._id(leaf), turn) for leaf, turn in refs), relabel)
 
     def _id(self, leaf: int) -> int:
         if leaf not in self.ids:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -72,6 +72,21 @@ class Factor:
         return None if self.relabel is None else np.argsort(self.relabel)
 
 
+class Factors(tuple[Factor, ...]):
+    """The factors of a dimension, outermost first.
+
+    Where ``relabel`` is not None the dimension lists the positions of their product in another order: position k is
+    position ``relabel[k]`` of the product.
+    """
+
+    relabel: np.ndarray | None
+
+    def __new__(cls, factors: Iterable[Factor] = (), relabel: np.ndarray | None = None) -> Factors:
+        self = super().__new__(cls, factors)
+        self.relabel = relabel
+        return self
+
+
 Cell = tuple[int, ...]
 
 
@@ -84,7 +99,7 @@ class Layout:
 
     shape: tuple[int, ...]
     pieces: tuple[tuple[np.ndarray, ...], ...]
-    cells: dict[Cell, tuple[tuple[Factor, ...], ...]]
+    cells: dict[Cell, tuple[Factors, ...]]
     _plans: dict[int, object] = field(default_factory=dict, repr=False)
 
     def cell_shape(self, cell: Cell) -> tuple[int, ...]:
@@ -130,16 +145,17 @@ class Action:
                 digit = self.moved(factor.leaf, here, element)
                 digit = digit if factor.back is None else factor.back[digit]
                 total = total * self.leaves[factor.leaf].size + digit
-            found.append(total)
+            found.append(total if factors.relabel is None else np.argsort(factors.relabel)[total])
         return found
 
-    def _coordinates(self, factors: Sequence[Factor], n: int, j: int, ndim: int) -> list[np.ndarray]:
+    def _coordinates(self, factors: Factors, n: int, j: int, ndim: int) -> list[np.ndarray]:
         """The position along each leaf of a dimension, shaped to broadcast along that dimension."""
         shape = [-1 if k == j else 1 for k in range(ndim)]
         found, inner = [], n
+        position = np.arange(n) if factors.relabel is None else factors.relabel
         for factor in factors:
             inner //= self.leaves[factor.leaf].size
-            digit = (np.arange(n) // inner) % self.leaves[factor.leaf].size
+            digit = (position // inner) % self.leaves[factor.leaf].size
             found.append((digit if factor.relabel is None else factor.relabel[digit]).reshape(shape))
         return found
 
@@ -195,10 +211,17 @@ def _decide_alone(layout: Layout, action: Action, j: int) -> bool:
             group = action.groups[action.group_of[factor.leaf]]
             if not set(group.parents) | set(group.leaves) <= inside:
                 return False
-        key = tuple((f.leaf, None if f.relabel is None else f.relabel.tobytes()) for f in factors) if moving else ()
+        key = _key(factors) if moving else ()
         if seen.setdefault(cell[j], key) != key or (moving and not full):
             return False
     return True
+
+
+def _key(factors: Factors) -> tuple:
+    def raw(array: np.ndarray | None) -> bytes | None:
+        return None if array is None else array.tobytes()
+
+    return (raw(factors.relabel), *((f.leaf, raw(f.relabel)) for f in factors))
 
 
 def _whole_index(layout: Layout, action: Action, element: Sequence[np.ndarray], j: int) -> np.ndarray | None:

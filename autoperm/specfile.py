@@ -11,7 +11,7 @@ import numpy as np
 
 from autoperm.errors import SpecError
 from autoperm.files import write_atomically
-from autoperm.layout import Factor, Group, Layout, Leaf
+from autoperm.layout import Factor, Factors, Group, Layout, Leaf
 from autoperm.provenance import Provenance, Step
 
 if TYPE_CHECKING:
@@ -40,10 +40,18 @@ def _layout_out(layout: Layout) -> dict[str, Any]:
         "shape": list(layout.shape),
         "pieces": [[_runs(p) for p in pieces] for pieces in layout.pieces],
         "cells": [
-            [list(cell), [[[f.leaf, None if f.relabel is None else f.relabel.tolist()] for f in dim] for dim in dims]]
+            [list(cell), [[_listed(dim.relabel), *([f.leaf, _listed(f.relabel)] for f in dim)] for dim in dims]]
             for cell, dims in layout.cells.items()
         ],
     }
+
+
+def _listed(relabel: np.ndarray | None) -> list[int] | None:
+    return None if relabel is None else relabel.tolist()
+
+
+def _array(relabel: list[int] | None) -> np.ndarray | None:
+    return None if relabel is None else np.asarray(relabel, dtype=np.int64)
 
 
 def _runs(positions: np.ndarray) -> list[list[int]]:
@@ -110,12 +118,12 @@ def _layout_in(t: dict[str, Any], count: int) -> Layout:
         leaf, relabel = entry
         if not 0 <= leaf < count:
             raise ValueError(f"leaf {leaf} of {count}")
-        return Factor(leaf, None if relabel is None else np.asarray(relabel, dtype=np.int64))
+        return Factor(leaf, _array(relabel))
 
     pieces = tuple(
         tuple(np.concatenate([np.arange(*run) for run in runs]) if runs else np.arange(0) for runs in dim) for dim in t["pieces"]
     )
-    cells = {tuple(cell): tuple(tuple(factor(f) for f in dim) for dim in dims) for cell, dims in t["cells"]}
+    cells = {tuple(cell): tuple(Factors((factor(f) for f in dim[1:]), _array(dim[0])) for dim in dims) for cell, dims in t["cells"]}
     return Layout(tuple(t["shape"]), pieces, cells)
 
 

@@ -14,6 +14,8 @@ import numpy as np
 
 #: A class seen through a relabelling: position k is position ``relabel[k]`` of the class (None: the identity).
 Ref = tuple[int, np.ndarray | None]
+#: A product of leaves read through a relabelling (None: in its own order).
+Product = tuple[np.ndarray | None, list[Ref]]
 
 
 class NeedsCut(Exception):
@@ -94,23 +96,46 @@ class Classes:
         root, relabel = self.find(ref[0])
         return root, compose(relabel, ref[1])
 
-    def leaves(self, ref: Ref) -> list[Ref]:
-        """The leaves whose product a class is, outermost first."""
+    def leaves(self, ref: Ref) -> list[int]:
+        """The leaves whose product a class is, in no particular order."""
+        root = self.find(ref[0])[0]
+        factors = self.factors[root]
+        return [root] if factors is None else [leaf for factor in factors for leaf in self.leaves(factor)]
+
+    def describe(self, ref: Ref) -> Product:
+        """A class as a product of leaves, outermost first, read through a relabelling where it needs one.
+
+        Position k is position ``relabel[k]`` of the product. A relabelling that only reorders the factors, or acts
+        within each, is absorbed by them, splitting them where that helps.
+        """
         root, relabel = self.resolve(ref)
         factors = self.factors[root]
         if factors is None:
-            return [(root, relabel)]
-        if relabel is not None:
-            turned = self._relabelled(root, relabel)
-            if turned is None:  # the relabelling does not respect the factors: only the identity does
-                self.pin((root, None), "a reordering of the axis does not fit the way it is viewed", blur=True)
-                return self.leaves((root, None))
-            return turned
-        return [leaf for factor in factors for leaf in self.leaves(factor)]
+            return None, [(root, relabel)]
+        inner, leaves = self._join([self.describe(f) for f in factors], [self.size[f[0]] for f in factors])
+        return self._absorb(compose(inner, relabel), leaves)
+
+    def _join(self, parts: list[Product], sizes: list[int]) -> Product:
+        leaves = [leaf for _, found in parts for leaf in found]
+        if all(relabel is None for relabel, _ in parts):
+            return None, leaves
+        joined = np.zeros(1, dtype=np.int64)
+        for (relabel, _), size in zip(parts, sizes, strict=True):
+            digit = np.arange(size) if relabel is None else relabel
+            joined = (joined[:, None] * size + digit).reshape(-1)
+        return joined, leaves
+
+    def _absorb(self, relabel: np.ndarray | None, leaves: list[Ref]) -> Product:
+        if relabel is None:
+            return None, leaves
+        found = self._match_digits(leaves, relabel)
+        if found is None:
+            leaves = self._split_at(leaves, _strides(relabel))
+            found = self._match_digits(leaves, relabel)
+        return (relabel, leaves) if found is None else (None, found)
 
     def pin(self, ref: Ref, reason: str, blur: bool = False) -> None:
-        root, _ = self.resolve(ref)
-        for leaf, _ in self.leaves((root, None)):
+        for leaf in self.leaves(ref):
             self.pinned.setdefault(leaf, reason)
             if blur:
                 self.blurred.add(leaf)
@@ -140,18 +165,25 @@ class Classes:
         if reason is not None:
             self.pin((root, None), reason, blur=blurred)
         elif blurred:
-            self.blurred.update(leaf for leaf, _ in self.leaves((root, None)))
+            self.blurred.update(self.leaves((root, None)))
 
     def _unify_products(self, ra: int, rb: int, between: np.ndarray | None) -> None:
-        left = self.leaves((ra, None))
-        right = self.leaves((rb, None)) if between is None else self._relabelled(rb, between)
-        if right is None:
-            turned = self._relabelled(ra, inverse(between))  # type: ignore[arg-type]
-            if turned is None:
-                self._conflict([*left, *self.leaves((rb, None))], "a reordering of the axis meets another view of it")
-                return
-            left, right = turned, self.leaves((rb, None))
-        self._align(left, right)
+        (of_a, left), (of_b, right) = self.describe((ra, None)), self.describe((rb, None))
+        # Position j of ra is position of_a[j] of the left product, and ra[j] is rb[between[j]].
+        turn = compose(compose(of_b, between), inverse(of_a))
+        self._align_turned(left, right, turn, "a reordering of the axis meets another view of it")
+
+    def _align_turned(self, left: list[Ref], right: list[Ref], turn: np.ndarray | None, reason: str) -> None:
+        """Unify position j of the left product with position ``turn[j]`` of the right one."""
+        if turn is None:
+            return self._align(left, right)
+        rest, turned = self._absorb(turn, right)
+        if rest is None:
+            return self._align(left, turned)
+        rest, turned = self._absorb(inverse(turn), left)
+        if rest is None:
+            return self._align(turned, right)
+        self._conflict([*left, *right], reason)
 
     def _align(self, left: list[Ref], right: list[Ref]) -> None:
         """Unify two products of one size factor by factor, splitting leaves where that is needed."""
@@ -173,7 +205,10 @@ class Classes:
 
     def _pop(self, stack: list[Ref]) -> Ref:
         """The innermost leaf of a stack; what was a leaf when it was pushed may have been split since."""
-        stack.extend(self.leaves(stack.pop()))
+        relabel, leaves = self.describe(stack.pop())
+        if relabel is not None:
+            self._conflict(leaves, "a reordering of the axis meets another view of it")
+        stack.extend(leaves)
         return stack.pop()
 
     def _span(self, a: Ref, left: list[Ref], b: Ref, right: list[Ref]) -> list[Ref]:
@@ -199,38 +234,30 @@ class Classes:
         for ref in refs:
             self.pin(ref, reason, blur=True)
 
-    def _relabelled(self, root: int, relabel: np.ndarray) -> list[Ref] | None:
-        """A product seen through a relabelling, as a product: its factors reordered, each relabelled.
-
-        None where the relabelling does not respect the factors, not even after splitting them where it cuts.
-        """
-        found = self._match_digits(root, relabel)
-        if found is None and self._split_at(root, _strides(relabel)):
-            found = self._match_digits(root, relabel)
-        return found
-
-    def _split_at(self, root: int, boundaries: Sequence[int]) -> bool:
-        """Split the leaves of a product so that each boundary (a product of innermost sizes) falls between two."""
-        split, outer = False, 1
-        for ref in reversed(self.leaves((root, None))):
+    def _split_at(self, leaves: list[Ref], boundaries: Sequence[int]) -> list[Ref]:
+        """Split leaves so that each boundary (a product of innermost sizes) falls between two of them."""
+        found: list[Ref] = []
+        outer = 1
+        for ref in reversed(leaves):
             size, inner = self.size[ref[0]], outer
             outer *= size
             for boundary in sorted({b for b in boundaries if inner < b < outer}):
                 if boundary % inner == 0 and size % (boundary // inner) == 0:
-                    ref, _ = self._split(ref, boundary // inner)
-                    size, inner, split = self.size[ref[0]], boundary, True
-        return split
+                    ref, low = self._split(ref, boundary // inner)
+                    size, inner = self.size[ref[0]], boundary
+                    found.append(low)
+            found.append(ref)
+        return found[::-1]
 
-    def _match_digits(self, root: int, relabel: np.ndarray) -> list[Ref] | None:
-        leaves = self.leaves((root, None))
-        n = self.size[root]
+    def _match_digits(self, leaves: list[Ref], relabel: np.ndarray) -> list[Ref] | None:
+        """A product read through a relabelling as a product of the same leaves, if it is one."""
+        n = len(relabel)
         inner, placed = n, []
         for leaf, own in leaves:
             size = self.size[leaf]
             inner //= size
             digit = (relabel // inner) % size
-            changes = np.nonzero(digit != digit[0])[0]
-            stride = int(changes[0])
+            stride = int(np.argmax(digit != digit[0]))
             if n % (stride * size):
                 return None
             turn = digit[np.arange(size) * stride]
@@ -251,11 +278,9 @@ class Classes:
         also rotate (a cyclic group), which is not a symmetric group: their phase is pinned.
         """
         if self.factors[root] is not None:
-            turned = self._relabelled(root, turn)
-            if turned is None:
-                self.pin((root, None), "the axis is tied to a reordering of itself", blur=True)
-            else:
-                self._align(self.leaves((root, None)), turned)
+            of, leaves = self.describe((root, None))
+            turn = compose(compose(of, turn), inverse(of))  # type: ignore[assignment]
+            self._align_turned(leaves, leaves, turn, "the axis is tied to a reordering of itself")
             return
         cycles = _cycles(turn)
         lengths = np.empty(len(turn), dtype=np.int64)

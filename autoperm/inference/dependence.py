@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import networkx as nx
 
 from autoperm.inference.cells import Cells
-from autoperm.inference.classes import Ref
+from autoperm.inference.classes import Product
 from autoperm.inference.system import Frame
 
 #: The leaves of each dimension of a tensor.
@@ -27,7 +27,8 @@ class Dependence:
     def __init__(self, cells: Cells):
         self.cells = cells
         self.of: dict[int, set[int]] = {}
-        self._leaves: dict[int, list[Ref]] = {}
+        self._leaves: dict[int, tuple[int, ...]] = {}
+        self._described: dict[int, Product] = {}
         self._seen: set[Label] = set()
 
     def solve(self) -> Dependence:
@@ -40,15 +41,21 @@ class Dependence:
         self._close()
         return self
 
-    def leaves(self, item: int) -> list[Ref]:
-        """The leaves of a class, outermost first, each as seen from the class."""
+    def describe(self, item: int) -> Product:
+        """A class as a product of leaves; see :meth:`Classes.describe`."""
+        found = self._described.get(item)
+        if found is None:
+            found = self._described[item] = self.cells.classes.describe((item, None))
+        return found
+
+    def leaves(self, item: int) -> tuple[int, ...]:
         found = self._leaves.get(item)
         if found is None:
-            found = self._leaves[item] = self.cells.classes.leaves((item, None))
+            found = self._leaves[item] = tuple(self.cells.classes.leaves((item, None)))
         return found
 
     def label(self, items: Sequence[int | None]) -> Label:
-        return tuple(tuple(leaf for leaf, _ in self.leaves(i)) for i in items if i is not None)
+        return tuple(self.leaves(i) for i in items if i is not None)
 
     def narrow(self, label: Label) -> None:
         """Intersect what each leaf of a tensor depends on with what it sees there."""
@@ -69,7 +76,7 @@ class Dependence:
 
     def _agree(self, frame: Frame, letters: Sequence[int | None]) -> None:
         """In the joint index space of an op, all members must mean the same occurrence of what a leaf sees."""
-        places = [(i, k, leaf) for i, c in enumerate(letters) if c is not None for k, (leaf, _) in enumerate(self.leaves(c))]
+        places = [(i, k, leaf) for i, c in enumerate(letters) if c is not None for k, leaf in enumerate(self.leaves(c))]
         twice = {leaf for leaf, n in Counter(p[2] for p in places).items() if n > 1}
         if not twice:
             return

@@ -11,11 +11,15 @@ from autoperm.rules import (  # noqa: E402, F401, I001  isort: skip
     convolution,
     indexing,
     joining,
+    linalg,
+    losses,
     movement,
     normalization,
+    ordering,
     pointwise,
     reduction,
     spatial,
+    writing,
 )
 
 __all__ = ["NoRule", "Op", "find_rule", "registered", "rule"]

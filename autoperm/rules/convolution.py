@@ -29,6 +29,12 @@ def convolution(op: Op) -> View:
     return op.equation(equation, x, weight, bias, sizes=sizes, reason="a spatial axis of a convolution")
 
 
+@rule("aten.conv_tbc")
+def conv_tbc(op: Op) -> View:
+    reason = "a spatial axis of a convolution"
+    return op.equation("_ b i, _ i o, o -> _ b o", op.view("self"), op.view("weight"), op.view("bias"), reason=reason)
+
+
 def _is_point(op: Op, k: int, size: int) -> bool:
     def at(name: str, default: int) -> int:
         values = op.get(name)

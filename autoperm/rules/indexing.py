@@ -10,6 +10,7 @@ from torch import fx
 from autoperm.inference.equation import PIN
 from autoperm.inference.views import View
 from autoperm.rules.joining import picked
+from autoperm.rules.movement import reshaped
 from autoperm.rules.op import Op
 from autoperm.rules.registry import NoRule, rule
 
@@ -55,13 +56,24 @@ def index(op: Op) -> View:
     indices += [None] * (view.ndim - len(indices))
     used = [k for k, i in enumerate(indices) if i is not None]
     if any(_is_mask(indices[k]) for k in used):
-        raise NoRule("boolean mask")
+        return _masked(op, view, indices, used)
     if len(used) == 1:
         value = op.labels.value(indices[used[0]])
         if value is not None and value.ndim == 1:
             position = np.asarray(value.cpu()) % view.shape[used[0]]
             return picked(op, view, used[0], position, op.shape())
     return _looked_up(op, view, indices, used)
+
+
+def _masked(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
+    """One constant mask picks positions of the dimensions that it covers."""
+    mask = op.labels.value(indices[used[0]])
+    if mask is None or len(used) > 1:
+        raise NoRule("boolean mask")
+    dim, rank = used[0], mask.ndim
+    count = int(np.prod(view.shape[dim : dim + rank]))
+    flat = reshaped(op, view, (*view.shape[:dim], count, *view.shape[dim + rank :]))
+    return picked(op, flat, dim, np.nonzero(np.asarray(mask.reshape(-1).cpu()))[0], op.shape())
 
 
 def _looked_up(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
@@ -96,6 +108,11 @@ def gather(op: Op) -> View:
         return op.pinned(op.shape(), _WHY)
     source = tuple(PIN if k == dim else names[k] for k in range(x.ndim))
     return op.state([(x, source), (indices, names)], [names], [op.shape()], reason=_WHY)[0]
+
+
+@rule("aten.take")
+def take(op: Op) -> View:
+    return op.equation("_..., ... -> ...", op.view("self"), op.view("index"), reason=_WHY)
 
 
 @rule("aten.one_hot")

@@ -35,6 +35,21 @@ def stack(op: Op) -> View:
     return assembled(op, shape, dim, [(part, np.array([k])) for k, part in enumerate(parts)])
 
 
+@rule("aten.block_diag")
+def block_diag(op: Op) -> View:
+    """Each block among zeros, to its left and right first, then above and below."""
+    shape, rows, row, column = op.shape(), [], 0, 0
+    for node in op["tensors"]:
+        part = op.labels.view(node)
+        while part.ndim < 2:
+            part = views.insert(part, 0)
+        height, width = part.shape
+        wide = assembled(op, (height, shape[1]), 1, [(part, np.arange(column, column + width))])
+        rows.append((wide, np.arange(row, row + height)))
+        row, column = row + height, column + width
+    return assembled(op, shape, 0, rows)
+
+
 def assembled(op: Op, shape: Sequence[int], dim: int, parts: Sequence[tuple[View, np.ndarray]]) -> View:
     """A tensor whose positions ``index`` along ``dim`` are those of the part, for every (part, index).
 

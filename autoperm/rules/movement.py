@@ -197,6 +197,18 @@ def flip(op: Op) -> View:
     return view
 
 
+@rule("aten.rot90")
+def rot90(op: Op) -> View:
+    view, turns = op.view("self"), op["k"] % 4
+    a, b = dims_of(op["dims"], view.ndim)
+    for dim in {0: (), 1: (b,), 2: (a, b), 3: (a,)}[turns]:
+        view = views.flip(view, dim)
+    order = list(range(view.ndim))
+    if turns % 2:
+        order[a], order[b] = b, a
+    return views.permute(view, order)
+
+
 @rule("aten.unfold", "aten.unfold_copy")
 def unfold(op: Op) -> View:
     """Windows of a dimension: a view where they are disjoint, else nothing moves along it."""
@@ -210,7 +222,7 @@ def unfold(op: Op) -> View:
     return op.state([(source, tuple(names))], [(*names, ("_",))], [op.shape()], reason="overlapping windows")[0]
 
 
-@rule("aten.as_strided", "aten.as_strided_", "aten.as_strided_copy", "aten.as_strided_scatter")
+@rule("aten.as_strided", "aten.as_strided_", "aten.as_strided_copy")
 def as_strided(op: Op) -> View:
     """The identity where sizes and strides are the operand's; otherwise nothing moves."""
     source = op.view("self")
@@ -220,7 +232,7 @@ def as_strided(op: Op) -> View:
     same_strides = all(
         n == 1 or s == t for n, s, t in zip(sizes, op.get("stride") or (), value.stride(), strict=False)
     )
-    if "scatter" not in op.name and sizes == list(value.shape) and not offset and same_strides:
+    if sizes == list(value.shape) and not offset and same_strides:
         return source
     for view in op.tensors():
         op.pin(view)
@@ -229,15 +241,35 @@ def as_strided(op: Op) -> View:
 
 @rule("aten.diagonal", "aten.diagonal_copy")
 def diagonal(op: Op) -> View:
-    """Both dimensions are one along the diagonal, if it is the main one of a square."""
+    """Both dimensions of the square that the diagonal crosses are one along it."""
     source = op.view("self")
     a, b = op["dim1"] % source.ndim, op["dim2"] % source.ndim
     names = [(f"l{k}",) for k in range(source.ndim)]
-    square = source.shape[a] == source.shape[b] and not op["offset"]
-    names[b] = names[a] = ("d",) if square else ("_",)
-    last = names[a]
+    names[a] = names[b] = last = ("d",)
+    size, offset = op.shape()[-1], op["offset"]
+    for dim, start in ((a, max(-offset, 0)), (b, max(offset, 0))):
+        source = narrowed(op, source, dim, start, size)
     rest = [name for k, name in enumerate(names) if k not in (a, b)]
     return op.state([(source, tuple(names))], [(*rest, last)], [op.shape()])[0]
+
+
+@rule("aten.trace")
+def trace(op: Op) -> View:
+    size = min(op.view("self").shape)
+    square = narrowed(op, narrowed(op, op.view("self"), 0, 0, size), 1, 0, size)
+    return op.equation("d d -> ", square)
+
+
+@rule("aten.diag_embed", "aten.diag_embed_copy")
+def diag_embed(op: Op) -> View:
+    """A diagonal matrix: one axis twice, if it is the main diagonal."""
+    source, rank = op.view("self"), len(op.shape())
+    a, b = op["dim1"] % rank, op["dim2"] % rank
+    letter = ("_",) if op["offset"] else ("d",)
+    rest = iter([(f"l{k}",) for k in range(source.ndim - 1)])
+    names = tuple(letter if k in (a, b) else next(rest) for k in range(rank))
+    spec = (*(f for k, f in enumerate(names) if k not in (a, b)), letter)
+    return op.state([(source, spec)], [names], [op.shape()], reason="a diagonal beside the main one")[0]
 
 
 @rule("aten.pixel_shuffle", "aten.pixel_unshuffle")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autoperm.inference.views import View
 from autoperm.rules.op import Op
-from autoperm.rules.registry import NoRule, rule
+from autoperm.rules.registry import rule
 
 
 def _rest(ndim: int, used: int) -> str:
@@ -14,7 +14,7 @@ def _rest(ndim: int, used: int) -> str:
 @rule(
     "aten.native_batch_norm", "aten._native_batch_norm_legit", "aten._native_batch_norm_legit_no_training",
     "aten.batch_norm", "aten.cudnn_batch_norm", "aten.miopen_batch_norm", "aten._batch_norm_no_update",
-    "aten._native_batch_norm_legit.no_stats", "aten.native_batch_norm_backward",
+    "aten._native_batch_norm_legit.no_stats", "aten._native_batch_norm_legit_functional",
 )  # fmt: skip
 def batch_norm(op: Op) -> object:
     x = op.view("input")
@@ -88,8 +88,3 @@ def renorm(op: Op) -> View:
     x = op.view("self")
     spec = tuple((f"l{k}",) for k in range(x.ndim))
     return op.state([(x, spec)], [spec], [op.shape()], [(spec[op["dim"] % x.ndim],)])[0]
-
-
-@rule("aten.local_response_norm")
-def local_response_norm(op: Op) -> View:
-    raise NoRule("neighbouring channels interact")

@@ -15,20 +15,26 @@ hardswish hardtanh isfinite isinf isnan isneginf isposinf leaky_relu lgamma log 
 log_sigmoid_forward logical_not logit mish mvlgamma nan_to_num neg negative positive rad2deg reciprocal relu relu6
 round rrelu rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink special_entr special_erfcx
 special_i0 special_i1 special_ndtr special_log_ndtr sqrt square tan tanh threshold trunc rad2deg i0 fix
+special_i0e special_i1e special_ndtri special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1
+special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 special_airy_ai
+special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1 special_spherical_bessel_j0 polygamma
 _conj_physical real imag _to_copy to _autocast_to_reduced_precision _autocast_to_full_precision
 """
 NARY = """
 add add_scalar addcdiv addcmul atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor copysign
-complex polar div divide eq floor_divide fmax fmin fmod ge greater gt heaviside hypot le lerp less logaddexp logaddexp2 logical_and
+complex polar div special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_hermite_polynomial_h
+special_hermite_polynomial_he special_laguerre_polynomial_l special_legendre_polynomial_p div divide eq floor_divide fmax fmin fmod ge greater gt heaviside hypot le lerp less logaddexp logaddexp2 logical_and
 logical_or logical_xor lt masked_fill maximum minimum mul multiply ne nextafter pow float_power prelu_kernel
 _prelu_kernel remainder rsub special_xlog1py special_zeta sub subtract true_divide where xlogy
-__and__ __or__ __xor__ __lshift__ __rshift__ clamp_tensor copy isclose
+__and__ __or__ __xor__ __lshift__ __rshift__ isclose ldexp gcd lcm igamma igammac
 """
 
 
-def pointwise(op: Op) -> View:
+def pointwise(op: Op) -> object:
     """``..., ... -> ...``, aligned at the right."""
-    return merge(op, op.tensors(), op.shape())
+    found = merge(op, op.tensors(), op.shape())
+    several = isinstance(op.node.meta["val"], (tuple, list))
+    return [found] * len(op.node.meta["val"]) if several else found
 
 
 def merge(op: Op, operands: list[View], shape: tuple[int, ...]) -> View:
@@ -60,6 +66,30 @@ def dropout(op: Op) -> object:
     return [view, None] if op.name.startswith("aten.native") else view
 
 
+@rule("aten.rrelu_with_noise", "aten.rrelu_with_noise_functional")
+def rrelu(op: Op) -> object:
+    """A leaky ReLU in eval mode."""
+    if op["training"]:
+        raise NoRule("noise in train mode")
+    view = op.view("self")
+    return [view, None] if isinstance(op.node.meta["val"], (tuple, list)) else view
+
+
+@rule("aten.empty_like", "aten.new_empty", "aten.empty_strided", "aten.new_empty_strided", "aten.empty")
+def uninitialised(op: Op) -> View:
+    """Memory that is written to before anything reads it: no value, so no constraint."""
+    return views.identity(op.system.tensor(op.shape(), [None] * len(op.shape()), op.node))
+
+
+_RANDOM = """bernoulli rand_like randn_like randint_like multinomial normal normal_functional uniform exponential rand randn
+randint randperm poisson cauchy geometric log_normal binomial"""
+
+
+@rule(*(f"aten.{name}" for name in _RANDOM.split()))
+def random(op: Op) -> View:
+    raise NoRule("a random result has no symmetry that we can prove for one sample")
+
+
 @rule("aten.glu")
 def glu(op: Op) -> View:
     """The first half of a dimension, gated by the second."""
@@ -77,13 +107,12 @@ def glu(op: Op) -> View:
 def prelu(op: Op) -> View:
     """One slope per channel, dimension 1, or a single slope."""
     view, weight = op.view("self"), op.view("weight")
-    if view.ndim < 2 or not any(weight.dims):
-        return view
-    return op.equation(f"{_channel(view.ndim)}, c -> {_channel(view.ndim)}", view, weight)
+    channel = _channel(view.ndim)
+    return op.equation(f"{channel}, {'c' if view.ndim > 1 else '1'} -> {channel}", view, weight)
 
 
 def _channel(ndim: int) -> str:
-    return " ".join(["b", "c", *(f"s{k}" for k in range(ndim - 2))])
+    return " ".join(["b", "c", *(f"s{k}" for k in range(ndim - 2))][:ndim])
 
 
 @rule("aten.view_as_real")

@@ -21,7 +21,7 @@ def reduce_over(op: Op, view: View, dims: list[int], result: int = 0) -> View:
 @rule(
     "aten.sum", "aten.mean", "aten.amax", "aten.amin", "aten.prod", "aten.std", "aten.var", "aten.logsumexp", "aten.nansum",
     "aten.nanmean", "aten.any", "aten.all", "aten.norm", "aten.linalg_vector_norm", "aten.count_nonzero",
-    "aten.var_mean", "aten.std_mean", "aten.aminmax", "aten.max", "aten.min", "aten.frobenius_norm",
+    "aten.median", "aten.nanmedian", "aten.var_mean", "aten.std_mean", "aten.aminmax", "aten.max", "aten.min", "aten.frobenius_norm",
 )  # fmt: skip
 def reduction(op: Op) -> object:
     views_in = op.tensors()
@@ -79,25 +79,3 @@ def scan(op: Op) -> object:
     names = tuple(("_",) if k in dims else (f"l{k}",) for k in range(view.ndim))
     found = op.state([(view, names)], [names], [op.shape()])[0]
     return [found, found] if isinstance(op.node.meta["val"], (tuple, list)) else found
-
-
-@rule("aten.sort", "aten.topk", "aten.msort")
-def sort(op: Op) -> object:
-    """The values do not depend on the order of the input; their own order is fixed. Where they came from is not."""
-    view = op.view("self")
-    dims = dims_of(op.get("dim", 0), view.ndim)
-    several = isinstance(op.node.meta["val"], (tuple, list))
-    if several and op.uses(1):
-        op.pin(view, f"{op.name} tells where the values came from", dims)
-    spec = tuple(letters(view.ndim))
-    out = tuple(("_",) if k in dims else spec[k] for k in range(view.ndim))
-    found = op.state([(view, spec)], [out], [op.shape()], reason="values in sorted order")[0]
-    return [found, found] if several else found
-
-
-@rule("aten.argsort")
-def argsort(op: Op) -> View:
-    view = op.view("self")
-    dims = dims_of(op["dim"], view.ndim)
-    names = tuple(("_",) if k in dims else (f"l{k}",) for k in range(view.ndim))
-    return op.state([(view, names)], [names], [op.shape()])[0]

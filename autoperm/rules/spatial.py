@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autoperm.inference.equation import PIN
 from autoperm.inference.views import View
 from autoperm.rules.op import Op
 from autoperm.rules.registry import rule
@@ -29,9 +30,9 @@ _OPS = {
     "reflection_pad1d replication_pad1d",
     2: "avg_pool2d max_pool2d max_pool2d_with_indices mkldnn_max_pool2d adaptive_max_pool2d upsample_bilinear2d "
     "upsample_nearest2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_nearest_exact2d _upsample_lanczos2d_aa "
-    "reflection_pad2d replication_pad2d fractional_max_pool2d max_unpool2d",
+    "reflection_pad2d replication_pad2d",
     3: "avg_pool3d max_pool3d max_pool3d_with_indices adaptive_max_pool3d upsample_trilinear3d upsample_nearest3d "
-    "_upsample_nearest_exact3d reflection_pad3d replication_pad3d fractional_max_pool3d max_unpool3d",
+    "_upsample_nearest_exact3d reflection_pad3d replication_pad3d",
 }
 for _rank, _names in _OPS.items():
     rule(*(f"aten.{name}" for name in _names.split()))(_spatial(_rank))
@@ -92,8 +93,29 @@ def col2im(op: Op) -> View:
     return op.equation(f"{lead} (c k) _ -> {lead} c _ _", x, sizes=sizes, reason=f"{_REASON} of col2im")
 
 
-@rule("aten.grid_sampler_2d", "aten.grid_sampler", "aten.grid_sampler_3d")
+@rule("aten.max_unpool2d", "aten.max_unpool3d", "aten.fractional_max_pool2d", "aten.fractional_max_pool3d")
+def guided_pool(op: Op) -> object:
+    """Where each channel's values come from or go to is told by a second operand."""
+    x = op.view("self")
+    spatial = 3 if "3d" in op.name else 2
+    lead = [(f"l{k}",) for k in range(x.ndim - spatial)]
+    guide = op.view("indices" if "unpool" in op.name else "random_samples")
+    of_guide = [*lead, *[PIN] * spatial] if "unpool" in op.name else [("l",), *lead, PIN][-3:]
+    names = (*lead, *[PIN] * spatial)
+    reason = f"{_REASON} of {op.name}"
+    found = op.state([(x, names), (guide, tuple(of_guide))], [names], [op.shape()], reason=reason)[0]
+    return [found, found] if isinstance(op.node.meta["val"], (tuple, list)) else found
+
+
+@rule("aten.grid_sampler_2d", "aten.grid_sampler", "aten.grid_sampler_3d", "aten._grid_sampler_2d_cpu_fallback")
 def grid_sampler(op: Op) -> View:
-    op.pin(op.view("grid"), "sampling positions")
-    x = op.view("input")
-    return _pass_leading(op, x, x.ndim - 2)
+    """Channels pass, and with them the batch; positions are numbers, coordinates and pixels are in order."""
+    spatial = " ".join("_" * (op.view("input").ndim - 2))
+    equation = f"b c {spatial}, b {spatial} _ -> b c {spatial}"
+    return op.equation(equation, op.view("input"), op.view("grid"), reason="sampling positions")
+
+
+@rule("aten.affine_grid_generator")
+def affine_grid(op: Op) -> View:
+    spatial = " ".join("_" * (len(op.shape()) - 2))
+    return op.equation(f"b _ _ -> b {spatial} _", op.view("theta"), reason="coordinates in order")

@@ -1,0 +1,80 @@
+"""Sorting, searching and counting."""
+
+from __future__ import annotations
+
+from autoperm.inference.equation import PIN, expand_term
+from autoperm.inference.views import View
+from autoperm.rules.op import Op, dims_of, letters
+from autoperm.rules.pointwise import merge
+from autoperm.rules.registry import rule
+
+
+@rule("aten.sort", "aten.topk", "aten.msort")
+def sort(op: Op) -> object:
+    """The values do not depend on the order of the input; their own order is fixed. Where they came from is not."""
+    view = op.view("self")
+    dims = dims_of(op.get("dim", 0), view.ndim)
+    several = isinstance(op.node.meta["val"], (tuple, list))
+    if several and op.uses(1):
+        op.pin(view, f"{op.name} tells where the values came from", dims)
+    spec = tuple(letters(view.ndim))
+    out = tuple(PIN if k in dims else spec[k] for k in range(view.ndim))
+    found = op.state([(view, spec)], [out], [op.shape()], reason="values in sorted order")[0]
+    return [found, found] if several else found
+
+
+@rule("aten.argsort")
+def argsort(op: Op) -> View:
+    view = op.view("self")
+    dims = dims_of(op["dim"], view.ndim)
+    names = tuple(PIN if k in dims else (f"l{k}",) for k in range(view.ndim))
+    return op.state([(view, names)], [names], [op.shape()])[0]
+
+
+@rule("aten.searchsorted")
+def searchsorted(op: Op) -> View:
+    """Boundaries are in order; each value is looked up alone."""
+    boundaries, sorter, values = op.view("sorted_sequence"), op.optional("sorter"), op.optional("self")
+    if values is None:
+        op.pin(boundaries, "boundaries in sorted order")
+        return op.pinned(op.shape())
+    names = letters(values.ndim)
+    lead = () if boundaries.ndim == 1 else tuple(names[:-1])
+    terms = [(values, tuple(names)), (boundaries, (*lead, PIN))]
+    terms += [] if sorter is None else [(sorter, (*lead, PIN))]
+    return op.state(terms, [tuple(names)], [op.shape()], reason="boundaries in sorted order")[0]
+
+
+@rule("aten.bucketize")
+def bucketize(op: Op) -> View:
+    op.pin(op.view("boundaries"), "boundaries in sorted order")
+    values = op.optional("self")
+    return op.pinned(()) if values is None else merge(op, [values], op.shape())
+
+
+@rule("aten.isin")
+def isin(op: Op) -> View:
+    """Each element alone, against a set."""
+    elements = op.optional("elements") or op.optional("element")
+    tested = op.optional("test_elements") or op.optional("test_element")
+    terms = [] if elements is None else [(elements, tuple(letters(elements.ndim)))]
+    terms += [] if tested is None else [(tested, tuple(letters(tested.ndim, "t")))]
+    return op.state(terms, [tuple(letters(len(op.shape())))], [op.shape()])[0]
+
+
+@rule("aten.histc", "aten.bincount")
+def histogram(op: Op) -> View:
+    """Counts over all entries, whatever their order; the bins are in order."""
+    terms = [(v, expand_term("...", v.ndim)) for v in op.tensors()]
+    return op.state(terms, [(PIN,)], [op.shape()], reason="bins in order")[0]
+
+
+@rule("aten.nonzero", "aten._unique", "aten._unique2", "aten.unique_dim", "aten.unique_consecutive", "aten.masked_select")
+def found_by_value(op: Op) -> object:
+    """What is found, and in which order, depends on positions."""
+    from autoperm.rules.linalg import results
+
+    for view in op.tensors():
+        op.pin(view)
+    found = [op.pinned(shape) for shape in results(op)]
+    return found if isinstance(op.node.meta["val"], (tuple, list)) else found[0]

@@ -1,0 +1,180 @@
+"""Ops that write into a part of a tensor: what in-place assignment becomes in a functional graph.
+
+Where the positions are known the result is put together from the source and what is left of the operand, exactly;
+where they are data nothing moves along the written dimension.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from autoperm.inference import operands, views
+from autoperm.inference.equation import PIN
+from autoperm.inference.views import View
+from autoperm.rules.joining import assembled, picked
+from autoperm.rules.movement import reshaped
+from autoperm.rules.op import Op, letters
+from autoperm.rules.pointwise import merge
+from autoperm.rules.registry import rule
+
+_WHY = "written to by position"
+
+
+def written(op: Op, base: View, part: View, dim: int, index: np.ndarray) -> View:
+    """``base`` with ``part`` at the positions ``index``, all different, of ``dim``."""
+    shape = base.shape
+    if operands.is_fixed(op.system, part, dim) and (
+        base.shape[dim] == 1 or _uniform(base, dim) or operands.is_fixed(op.system, base, dim)
+    ):
+        names = letters(base.ndim)
+        names[dim] = PIN
+        return op.state([(base, tuple(names)), (part, tuple(names))], [tuple(names)], [shape], reason=_WHY)[0]
+    rest = np.setdiff1d(np.arange(shape[dim]), index)
+    parts = [(part, index)]
+    if len(rest):
+        kept = (*shape[:dim], len(rest), *shape[dim + 1 :])
+        parts.insert(0, (picked(op, base, dim, rest, kept), rest))
+    return assembled(op, shape, dim, parts)
+
+
+def _uniform(view: View, dim: int) -> bool:
+    return all(d.dim is None or view.source.dims[d.dim] is None for d in view.dims[dim])
+
+
+@rule("aten.slice_scatter")
+def slice_scatter(op: Op) -> View:
+    base, part = op.view("self"), op.view("src")
+    dim = op["dim"] % base.ndim
+    at = np.arange(base.shape[dim])[slice(op["start"], op["end"], op["step"])]
+    return written(op, base, part, dim, at) if len(at) else base
+
+
+@rule("aten.select_scatter")
+def select_scatter(op: Op) -> View:
+    base = op.view("self")
+    dim = op["dim"] % base.ndim
+    return written(op, base, views.insert(op.view("src"), dim), dim, np.array([op["index"] % base.shape[dim]]))
+
+
+@rule("aten.diagonal_scatter")
+def diagonal_scatter(op: Op) -> View:
+    """The main diagonal of a square keeps its axis; along any other nothing moves."""
+    base, part = op.view("self"), op.view("src")
+    a, b = op["dim1"] % base.ndim, op["dim2"] % base.ndim
+    names = letters(base.ndim)
+    square = base.shape[a] == base.shape[b] and not op["offset"]
+    names[a] = names[b] = ("d",) if square else PIN
+    of_part = (*(name for k, name in enumerate(names) if k not in (a, b)), names[a])
+    return op.state([(base, tuple(names)), (part, of_part)], [tuple(names)], [base.shape], reason=_WHY)[0]
+
+
+@rule("aten.fill")
+def fill(op: Op) -> View:
+    """One number everywhere."""
+    value = op.optional("value")
+    return _filled(op, value, op.shape())
+
+
+def _filled(op: Op, value: View | None, shape: tuple[int, ...]) -> View:
+    inputs = [] if value is None else [(value, ())]
+    return op.state(inputs, [tuple(letters(len(shape)))], [shape])[0]
+
+
+@rule("aten.copy")
+def copy(op: Op) -> View:
+    """The source, broadcast; nothing of the operand is left."""
+    return views.expand(op.view("src"), op.shape())
+
+
+@rule("aten.index_copy", "aten.index_fill", "aten.index_add", "aten.index_reduce")
+def index_write(op: Op) -> View:
+    """Known positions, each at most once, are a slice assignment; otherwise nothing moves along the dimension."""
+    base, part = op.view("self"), op.optional("source")
+    dim = op["dim"] % max(base.ndim, 1)
+    known = op.value("index")
+    if known is not None and base.ndim and "reduce" not in op.name:
+        index = np.asarray(known.reshape(-1).cpu()) % base.shape[dim]
+        if len(set(index.tolist())) == len(index):
+            shape = (*base.shape[:dim], len(index), *base.shape[dim + 1 :])
+            if part is None:
+                part = _filled(op, op.optional("value"), shape)
+            elif "index_add" in op.name:
+                part = merge(op, [picked(op, base, dim, index, shape), part], shape)
+            return written(op, base, part, dim, index)
+    names = letters(base.ndim)
+    names[dim] = PIN
+    spec = tuple(names)
+    source = [] if part is None else [(part, spec)]
+    filling = [(v, ()) for v in [op.optional("value")] if v is not None]
+    return op.state([(base, spec), (op.view("index"), (PIN,)), *source, *filling], [spec], [op.shape()], reason=_WHY)[0]
+
+
+@rule("aten.index_put", "aten._unsafe_index_put", "aten._index_put_impl")
+def index_put(op: Op) -> View:
+    """One known index vector is a slice assignment; a mask and a number, a choice entry by entry."""
+    base, values = op.view("self"), op.view("values")
+    indices: list[Any] = list(op["indices"])
+    used = [k for k, i in enumerate(indices) if i is not None]
+    if len(used) == 1:
+        dim, node = used[0], indices[used[0]]
+        if str(node.meta["val"].dtype) == "torch.bool":
+            if not any(values.dims):
+                return _masked(op, base, op.labels.view(node), values, dim)
+        else:
+            index = _distinct(op, node, base.shape[dim])
+            if index is not None and not op["accumulate"]:
+                shape = (*base.shape[:dim], len(index), *base.shape[dim + 1 :])
+                return written(op, base, views.expand(values, shape), dim, index)
+    return _pinned(op, base, used)
+
+
+def _distinct(op: Op, node: fx.Node, size: int) -> np.ndarray | None:
+    value = op.labels.value(node)
+    if value is None or value.ndim != 1:
+        return None
+    index = np.asarray(value.cpu()) % size
+    return index if len(set(index.tolist())) == len(index) else None
+
+
+def _masked(op: Op, base: View, mask: View, value: View, dim: int) -> View:
+    """``base[..., mask] = number``."""
+    names = letters(base.ndim)
+    number = reshaped(op, value, ())
+    return op.state(
+        [(base, tuple(names)), (mask, tuple(names[dim : dim + mask.ndim])), (number, ())], [tuple(names)], [base.shape]
+    )[0]
+
+
+def _pinned(op: Op, base: View, used: list[int]) -> View:
+    """Nothing moves but the dimensions of the operand that no index touches, if no value is written along them."""
+    for view in op.tensors():
+        op.pin(view, _WHY)
+    return op.pinned(op.shape(), _WHY)
+
+
+@rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
+def scatter(op: Op) -> View:
+    """Nothing moves along the dimension written to; what is summed into it comes in any order."""
+    base, index, part = op.view("self"), op.view("index"), op.optional("src")
+    dim = op["dim"] % max(base.ndim, 1)
+    everywhere = all(v is None or v.shape[:dim] + v.shape[dim + 1 :] == base.shape[:dim] + base.shape[dim + 1 :]
+                     for v in (index, part))  # fmt: skip
+    if not base.ndim or not everywhere or (part is not None and part.shape[dim] != index.shape[dim]):
+        return _pinned(op, base, [])
+    names = letters(base.ndim)
+    of_base, of_part = list(names), list(names)
+    of_base[dim] = PIN
+    of_part[dim] = PIN if op.name in ("aten.scatter.src", "aten.scatter.value") else ("j",)
+    terms = [(base, tuple(of_base)), (index, tuple(of_part))]
+    terms += [] if part is None else [(part, tuple(of_part))]
+    terms += [(v, ()) for v in [op.optional("value")] if v is not None]
+    return op.state(terms, [tuple(of_base)], [base.shape], reason=_WHY)[0]
+
+
+@rule("aten.masked_scatter", "aten.put", "aten.as_strided_scatter")
+def by_running_count(op: Op) -> View:
+    """Which entry is written depends on how many come before."""
+    return _pinned(op, op.view("self"), [])
