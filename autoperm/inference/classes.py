@@ -8,6 +8,7 @@ factors agree (congruence), whatever the order in which the ties arrive.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -200,6 +201,11 @@ class Classes:
                 outer, inner = self._split(b, na)
                 right.append(outer)
                 self.unify(a, inner)
+            elif (common := math.gcd(na, nb)) > 1:
+                (a, low_a), (b, low_b) = self._split(a, common), self._split(b, common)
+                self.unify(low_a, low_b)
+                left.append(a)
+                right.append(b)
             else:
                 self._conflict(self._span(a, left, b, right), "the axis is viewed in two ways that do not fit")
 

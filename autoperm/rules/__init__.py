@@ -17,6 +17,7 @@ from autoperm.rules import (  # noqa: E402, F401, I001  isort: skip
     normalization,
     ordering,
     pointwise,
+    recurrent,
     reduction,
     spatial,
     writing,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autoperm.inference import views
 from autoperm.inference.equation import expand_term
 from autoperm.inference.views import View
 from autoperm.rules.op import Op
@@ -15,7 +16,28 @@ def mm(op: Op) -> View:
 
 @rule("aten.bmm")
 def bmm(op: Op) -> View:
-    return op.equation("b n i, b i m -> b n m", *op.tensors2())
+    """Over a batch that may be several dimensions flattened, of which each operand may repeat some."""
+    a, b = op.tensors2()
+    lead = _common_batch(a, b)
+    parts = [views.reshape(v, (*lead, *v.shape[1:])) for v in (a, b)]
+    if None in parts:
+        return op.equation("b n i, b i m -> b n m", a, b)
+    shape = (*lead, *op.shape()[1:])
+    found = op.equation("... n i, ... i m -> ... n m", *parts, shapes=[shape])
+    return views.reshape(found, op.shape()) or found
+
+
+def _common_batch(a: View, b: View) -> list[int]:
+    """The factors of the first dimension that are factors for both operands or for one of them."""
+    boundaries = set()
+    for view in (a, b):
+        total = 1
+        for digit in reversed(view.dims[0]):
+            boundaries.add(total := total * digit.size)
+    ordered = [1, *sorted(boundaries)]
+    if any(high % low for low, high in zip(ordered, ordered[1:])):
+        return [a.shape[0]]
+    return [high // low for low, high in zip(ordered, ordered[1:])][::-1]
 
 
 @rule("aten.mv")
@@ -85,12 +107,8 @@ def trilinear(op: Op) -> View:
     """A sum of products of three tensors, each broadcast along its own new dimensions."""
     terms = []
     for k in (1, 2, 3):
-        view = op.view(f"i{k}")
-        spec = list(expand_term("...", view.ndim))
-        rank = view.ndim + len(op[f"expand{k}"])
-        names = [n for n in range(rank) if n not in op[f"expand{k}"]]
-        terms.append((view, tuple((f"l{n}",) for n in names)))
-        del spec
+        view, new = op.view(f"i{k}"), op[f"expand{k}"]
+        terms.append((view, tuple((f"l{n}",) for n in range(view.ndim + len(new)) if n not in new)))
     rank = max(int(n[0][1:]) for _, s in terms for n in s) + 1
     result = tuple((f"l{n}",) for n in range(rank) if n not in op["sumdim"])
     return op.state(terms, [result], [op.shape()])[0]

@@ -82,4 +82,4 @@ def cdist(op: Op) -> View:
 
 @rule("aten._pdist_forward", "aten.pdist")
 def pdist(op: Op) -> View:
-    return op.equation("_ d -> _", op.view("self"), reason="pairs of rows are in order")
+    return op.equation("_ d -> _; d", op.view("self"), reason="pairs of rows are in order")
