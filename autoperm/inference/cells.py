@@ -31,6 +31,7 @@ class Cells:
         self.of: dict[tuple[int, Cell], list[int | None]] = {}  # (tensor id, cell) -> class per dimension
         self.origin: dict[int, tuple[int, int]] = {}  # class -> (axis, piece)
         self.joint: list[tuple[Frame, Cell, list[int | None]]] = []  # classes of a frame's letters, per joint cell
+        self.shared: list[tuple[Restriction, Cell, Cell, list[tuple[int, int]]]] = []  # dimensions of whole and part
         self.live: dict[int, set[Cell]] = {}
         self._all_live: set[int] = set()  # tensors that are live in every cell
         self._grids: dict[int, Cell] = {}
@@ -98,7 +99,7 @@ class Cells:
         counts = [self.partition.pieces(axis) for axis in frame.letters]
         return itertools.product(*(range(n) for n in counts))
 
-    def _member_cell(self, frame: Frame, member: int, joint: Cell) -> Cell:
+    def member_cell(self, frame: Frame, member: int, joint: Cell) -> Cell:
         tensor, projection = frame.members[member]
         cell = []
         for axis, letters in zip(tensor.dims, projection, strict=True):
@@ -131,7 +132,7 @@ class Cells:
             yield (0,) * len(frame.letters), [(0,) * len(tensor.dims) for tensor, _ in frame.members]
             return
         for joint in self._joint_cells(frame):
-            members = [self._member_cell(frame, m, joint) for m in range(len(frame.members))]
+            members = [self.member_cell(frame, m, joint) for m in range(len(frame.members))]
             if any(self.is_live(t, members[m]) for t, m in zip(outputs, frame.outputs, strict=True)):
                 yield joint, members
 
@@ -262,6 +263,8 @@ class Cells:
             if not self.is_live(result, part if r.part_is_result else whole):
                 continue
             of_whole, of_part = self.classes_of(r.whole, whole), self.classes_of(r.part, part)
+            if r.whole.quiet or r.part.quiet:
+                self.shared.append((r, whole, part, [(dim, part_dim) for dim, part_dim, _ in shared]))
             for dim, part_dim, relabel in shared:
                 a, b = of_part[part_dim], of_whole[dim]
                 if a is None and b is None:
@@ -296,8 +299,8 @@ class Cells:
         elif statement.movement and self._reached(statement.members[0][0]):
             (source, _), (result, _) = statement.members
             for joint in self._joint_cells(statement):
-                if self.is_live(source, self._member_cell(statement, 0, joint)):
-                    self._mark(result, self._member_cell(statement, 1, joint))
+                if self.is_live(source, self.member_cell(statement, 0, joint)):
+                    self._mark(result, self.member_cell(statement, 1, joint))
 
     def _reached(self, tensor: Tensor) -> bool:
         return tensor.id in self._all_live or bool(self.live.get(tensor.id))

@@ -15,6 +15,7 @@ import networkx as nx
 
 from autoperm.inference.cells import Cells
 from autoperm.inference.classes import Product
+from autoperm.inference.quiet import quiet_leaves
 from autoperm.inference.system import Frame
 
 #: The leaves of each dimension of a tensor.
@@ -29,13 +30,14 @@ class Dependence:
         self.of: dict[int, set[int]] = {}
         self._leaves: dict[int, tuple[int, ...]] = {}
         self._described: dict[int, Product] = {}
-        self._seen: set[Label] = set()
+        self._seen: set[tuple[Label, frozenset[int]]] = set()
 
     def solve(self) -> Dependence:
+        quiet = quiet_leaves(self.cells, self.leaves)
         for tensor in self.cells.system.tensors:
             for cell in self.cells.cells(tensor):
                 if (tensor.id, cell) in self.cells.of:
-                    self.narrow(self.label(self.cells.of[tensor.id, cell]))
+                    self.narrow(self.label(self.cells.of[tensor.id, cell]), quiet.get((tensor.id, cell), frozenset()))
         for frame, _, letters in self.cells.joint:
             self._agree(frame, letters)
         self._close()
@@ -57,16 +59,21 @@ class Dependence:
     def label(self, items: Sequence[int | None]) -> Label:
         return tuple(self.leaves(i) for i in items if i is not None)
 
-    def narrow(self, label: Label) -> None:
-        """Intersect what each leaf of a tensor depends on with what it sees there."""
-        if label in self._seen:
+    def narrow(self, label: Label, quiet: frozenset[int] = frozenset()) -> None:
+        """Intersect what each leaf of a tensor depends on with what it sees there.
+
+        Along a quiet leaf the value is constant, so that its permutation may depend on anything at all.
+        """
+        if (label, quiet) in self._seen:
             return
-        self._seen.add(label)
+        self._seen.add((label, quiet))
         count = Counter(leaf for dim in label for leaf in dim)
         everything = {leaf for leaf, n in count.items() if n == 1}
         unique = len(everything) == len(count)
         for dim in label:
             for leaf in dim:
+                if leaf in quiet and count[leaf] == 1:
+                    continue
                 visible = everything if unique else everything | {m for m in dim if dim.count(m) == 1}
                 mine = self.of.get(leaf)
                 if mine is None:

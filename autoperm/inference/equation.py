@@ -142,7 +142,8 @@ class Statement:
     def result(self, spec: Spec, shape: Sequence[int]) -> View:
         """The label of a result whose dimensions are the letters of ``spec``."""
         for at, (view, of_operand) in enumerate(self.read):
-            if of_operand == spec and PIN not in spec and self._same_extent(view, shape, spec):
+            reusable = PIN not in spec and not view.source.quiet
+            if reusable and of_operand == spec and self._same_extent(view, shape, spec):
                 self.outputs.append(at)
                 # A label of its own: a materialised form of the operand may be older than this statement, and
                 # liveness walks the statements backwards.

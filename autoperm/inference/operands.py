@@ -131,6 +131,7 @@ def _restrict(system: System, view: View, node: Any) -> tuple[Tensor, View]:
     if not partial:
         return whole, view
     part = system.tensor(sizes, dims, node)
+    part.quiet = whole.quiet
     system.frames.append(Restriction(whole, part, tuple(statement), True, node))
     return part, View(part, rebased, (0,) * len(sizes))
 
@@ -177,6 +178,7 @@ def _regroup(system: System, part: Tensor, view: View, node: Any) -> View:
         dims.append(letters[run[0]] if len(run) == 1 else _letter(system, math.prod(d.size for d in digits), fixed))
         projection.append(tuple(run))
     whole = system.tensor(view.shape, dims, node)
+    whole.quiet = part.quiet or len(letters) > len(letter_of)
     members = ((part, tuple(source_projection)), (whole, tuple(projection)))
     system.add_frame(Frame(tuple(letters), members, (1,), node, movement=True))
     return views.identity(whole)

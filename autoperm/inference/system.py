@@ -23,13 +23,17 @@ import numpy as np
 
 @dataclass(eq=False, slots=True)
 class Tensor:
-    """A labelled tensor: ``dims[j]`` is the axis of dimension j, or None where there is none."""
+    """A labelled tensor: ``dims[j]`` is the axis of dimension j, or None where there is none.
+
+    ``quiet`` says that its value is constant along a factor or a segment of some axis: repeats, padding.
+    """
 
     id: int
     sizes: tuple[int, ...]
     dims: tuple[int | None, ...]
     node: Any = None
     name: str | None = None
+    quiet: bool = False
 
 
 #: For each dimension of a tensor the letters (indices into the frame's) whose product it is, or None.

@@ -20,6 +20,10 @@ def cat(op: Op) -> View:
     parts = [op.labels.view(node) for node in op["tensors"]]
     parts = [p for p in parts if p.shape != (0,)]
     dim = op.get("dim", 0) % len(shape)
+    if len(parts) > 1 and len(set(op["tensors"])) == 1:  # one tensor several times: its repeats are interchangeable
+        from autoperm.rules.movement import reshaped
+
+        return reshaped(op, views.insert(parts[0], dim, len(parts)), shape)
     index, start = [], 0
     for part in parts:
         index.append(np.arange(start, start + part.shape[dim]))
@@ -73,6 +77,9 @@ def assembled(op: Op, shape: Sequence[int], dim: int, parts: Sequence[tuple[View
                 system.union(axes[0], axis)  # type: ignore[arg-type]
             dims.append(axes[0])
     whole = system.tensor(shape, dims, op.node)
+    whole.quiet = sum(len(i) for _, i in parts) < shape[dim] or any(
+        t.quiet or (dim,) not in proj for (t, proj), _, _ in solid
+    )
     for (tensor, projection), _, index in solid:
         _state_part(op, whole, dim, tensor, projection, index)
     return views.identity(whole)

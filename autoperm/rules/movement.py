@@ -224,19 +224,24 @@ def unfold(op: Op) -> View:
 
 @rule("aten.as_strided", "aten.as_strided_", "aten.as_strided_copy")
 def as_strided(op: Op) -> View:
-    """The identity where sizes and strides are the operand's; otherwise nothing moves."""
-    source = op.view("self")
-    value = op.node.args[0].meta["val"]  # type: ignore[union-attr]
-    sizes = list(op.shape())
-    offset = op.get("storage_offset")
-    same_strides = all(
-        n == 1 or s == t for n, s, t in zip(sizes, op.get("stride") or (), value.stride(), strict=False)
-    )
-    if sizes == list(value.shape) and not offset and same_strides:
+    """Leading dimensions with the operand's sizes and strides pass; nothing moves along what comes after them."""
+    source, value, sizes = op.view("self"), op.node.args[0].meta["val"], op.shape()  # type: ignore[union-attr]
+    strides = op.get("stride") or value.stride()
+    lead = 0
+    while lead < min(len(sizes), source.ndim) and sizes[lead] == source.shape[lead]:
+        if sizes[lead] > 1 and strides[lead] != value.stride()[lead]:
+            break
+        lead += 1
+    if op.get("storage_offset"):
+        lead = 0
+    if lead == source.ndim == len(sizes):
         return source
-    for view in op.tensors():
-        op.pin(view)
-    return op.pinned(op.shape())
+    reach = sum((n - 1) * s for n, s in zip(sizes[lead:], strides[lead:], strict=True))
+    if not all(reach < s for n, s in zip(sizes[:lead], strides[:lead], strict=True) if n > 1):
+        lead = 0
+    names = [(f"l{k}",) for k in range(lead)]
+    of_source, of_result = [(*names, *[("_",)] * (rank - lead)) for rank in (source.ndim, len(sizes))]
+    return op.state([(source, of_source)], [of_result], [sizes], reason="read by strides")[0]
 
 
 @rule("aten.diagonal", "aten.diagonal_copy")

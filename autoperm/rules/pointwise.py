@@ -5,6 +5,7 @@ from __future__ import annotations
 from autoperm.inference import views
 from autoperm.inference.equation import expand_term
 from autoperm.inference.views import View
+from autoperm.rules.folding import folded, mirrored
 from autoperm.rules.op import Op
 from autoperm.rules.registry import NoRule, rule
 
@@ -32,7 +33,9 @@ __and__ __or__ __xor__ __lshift__ __rshift__ isclose ldexp gcd lcm igamma igamma
 
 def pointwise(op: Op) -> object:
     """``..., ... -> ...``, aligned at the right."""
-    found = merge(op, op.tensors(), op.shape())
+    operands = op.tensors()
+    dim = mirrored(op, operands)
+    found = merge(op, operands, op.shape()) if dim is None else folded(op, operands[0], dim)
     several = isinstance(op.node.meta["val"], (tuple, list))
     return [found] * len(op.node.meta["val"]) if several else found
 

@@ -46,8 +46,8 @@ def layer(
 @rule("aten.mkldnn_rnn_layer")
 def one_layer(op: Op) -> object:
     """What an LSTM in float32 becomes on the CPU; mode 2 is LSTM."""
-    if op["mode"] != 2 or op["batch_sizes"] or op["bidirectional"] or op["num_layers"] != 1:
-        raise NoRule("only one direction of one LSTM layer over a dense sequence")
+    if op["mode"] != 2 or op["batch_sizes"]:
+        raise NoRule("only LSTM over a dense sequence")
     weights = [op.view(f"weight{k}") for k in range(4 if op["has_biases"] else 2)]
     return [*layer(op, op.view("input"), weights, [op.view("hx_"), op.view("cx_")], 4), None]
 

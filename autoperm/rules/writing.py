@@ -18,7 +18,7 @@ from autoperm.rules.joining import assembled, picked
 from autoperm.rules.movement import reshaped
 from autoperm.rules.op import Op, letters
 from autoperm.rules.pointwise import merge
-from autoperm.rules.registry import rule
+from autoperm.rules.registry import NoRule, rule
 
 _WHY = "written to by position"
 
@@ -83,6 +83,19 @@ def _filled(op: Op, value: View | None, shape: tuple[int, ...]) -> View:
     return op.state(inputs, [tuple(letters(len(shape)))], [shape])[0]
 
 
+@rule("aten.zero")
+def zero(op: Op) -> View:
+    return _filled(op, None, op.shape())
+
+
+@rule("aten.resize_as", "aten.resize")
+def resize(op: Op) -> View:
+    """Memory of another size, to be written to: only where there is nothing in it yet."""
+    if op.node.args[0].meta["val"].numel():  # type: ignore[union-attr]
+        raise NoRule("resized where it holds values")
+    return _filled(op, None, op.shape())
+
+
 @rule("aten.copy")
 def copy(op: Op) -> View:
     """The source, broadcast; nothing of the operand is left."""
@@ -128,7 +141,7 @@ def index_put(op: Op) -> View:
             if index is not None and not op["accumulate"]:
                 shape = (*base.shape[:dim], len(index), *base.shape[dim + 1 :])
                 return written(op, base, views.expand(values, shape), dim, index)
-    return _pinned(op, base, used)
+    return _pinned(op)
 
 
 def _distinct(op: Op, node: fx.Node, size: int) -> np.ndarray | None:
@@ -148,8 +161,8 @@ def _masked(op: Op, base: View, mask: View, value: View, dim: int) -> View:
     )[0]
 
 
-def _pinned(op: Op, base: View, used: list[int]) -> View:
-    """Nothing moves but the dimensions of the operand that no index touches, if no value is written along them."""
+def _pinned(op: Op) -> View:
+    """Nothing moves."""
     for view in op.tensors():
         op.pin(view, _WHY)
     return op.pinned(op.shape(), _WHY)
@@ -163,7 +176,7 @@ def scatter(op: Op) -> View:
     everywhere = all(v is None or v.shape[:dim] + v.shape[dim + 1 :] == base.shape[:dim] + base.shape[dim + 1 :]
                      for v in (index, part))  # fmt: skip
     if not base.ndim or not everywhere or (part is not None and part.shape[dim] != index.shape[dim]):
-        return _pinned(op, base, [])
+        return _pinned(op)
     names = letters(base.ndim)
     of_base, of_part = list(names), list(names)
     of_base[dim] = PIN
@@ -177,4 +190,4 @@ def scatter(op: Op) -> View:
 @rule("aten.masked_scatter", "aten.put", "aten.as_strided_scatter")
 def by_running_count(op: Op) -> View:
     """Which entry is written depends on how many come before."""
-    return _pinned(op, op.view("self"), [])
+    return _pinned(op)
