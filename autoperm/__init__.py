@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from autoperm._version import __version__
+from autoperm.align import align
 from autoperm.capture import Inputs
 from autoperm.errors import AutopermError
 from autoperm.infer import UnsupportedOpWarning, infer
+from autoperm.interpolate import Interpolation, interpolate
 from autoperm.layout import Group
+from autoperm.matching import Match, match
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
+from autoperm.verify import Verification, verify
 
 __all__ = [
     "AutopermError",
     "Group",
     "Inputs",
+    "Interpolation",
+    "Match",
     "Permutation",
     "PermutationSpec",
     "UnsupportedOpWarning",
+    "Verification",
     "__version__",
+    "align",
     "infer",
+    "interpolate",
+    "match",
+    "verify",
 ]

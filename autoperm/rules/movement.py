@@ -16,7 +16,7 @@ from autoperm.rules.registry import rule
 @rule(
     "aten.alias", "aten.clone", "aten.contiguous", "aten.detach", "aten.lift_fresh", "aten.lift_fresh_copy", "aten.lift",
     "aten.alias_copy", "aten.detach_copy", "aten.resolve_conj", "aten.resolve_neg", "aten.conj", "aten._conj",
-    "aten._neg_view", "aten._assert_tensor_metadata", "aten.pin_memory", "aten.type_as", "aten.detach_",
+    "aten._neg_view", "aten._assert_tensor_metadata", "aten.pin_memory", "aten.type_as",
 )  # fmt: skip
 def same(op: Op) -> View | None:
     return op.labels.view(op.node.args[0]) if op.node.meta.get("val") is not None else None  # type: ignore[arg-type]
@@ -222,7 +222,7 @@ def unfold(op: Op) -> View:
     return op.state([(source, tuple(names))], [(*names, ("_",))], [op.shape()], reason="overlapping windows")[0]
 
 
-@rule("aten.as_strided", "aten.as_strided_", "aten.as_strided_copy")
+@rule("aten.as_strided", "aten.as_strided_copy")
 def as_strided(op: Op) -> View:
     """Leading dimensions with the operand's sizes and strides pass; nothing moves along what comes after them."""
     source, value, sizes = op.view("self"), op.node.args[0].meta["val"], op.shape()  # type: ignore[union-attr]
@@ -265,7 +265,7 @@ def trace(op: Op) -> View:
     return op.equation("d d -> ", square)
 
 
-@rule("aten.diag_embed", "aten.diag_embed_copy")
+@rule("aten.diag_embed")
 def diag_embed(op: Op) -> View:
     """A diagonal matrix: one axis twice, if it is the main diagonal."""
     source, rank = op.view("self"), len(op.shape())

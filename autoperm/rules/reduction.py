@@ -59,7 +59,7 @@ def position(op: Op) -> View:
     return reduce_over(op, view, dims)
 
 
-@rule("aten._softmax", "aten.softmax", "aten._safe_softmax", "aten._log_softmax", "aten.log_softmax", "aten.softmin")
+@rule("aten._softmax", "aten.softmax", "aten._safe_softmax", "aten._log_softmax", "aten.log_softmax")
 def softmax(op: Op) -> View:
     view = op.view("self")
     return normalised(op, view, dims_of(op["dim"], view.ndim))

@@ -1,0 +1,9 @@
+"""Matching two models: a registry of matchers, one file each."""
+
+from __future__ import annotations
+
+from autoperm.matching.registry import Match, match, matcher, matchers
+
+from autoperm.matching import weight  # noqa: E402, F401, I001  isort: skip  (registers the matcher)
+
+__all__ = ["Match", "match", "matcher", "matchers"]

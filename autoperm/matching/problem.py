@@ -1,0 +1,143 @@
+"""The matching problem: maximise the sum over parameters of <a, g.b> over the elements g of a group.
+
+The permuted b is kept up to date, so that a step only ever looks for the *relative* element that improves on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from autoperm.layout import all_coordinates, gather, identity_element
+from autoperm.matching.unfold import Unfolding, unfoldings
+from autoperm.permutation import Permutation
+from autoperm.spec import PermutationSpec
+
+
+class Problem:
+    """Two models, a group, and the current element.
+
+    Attributes:
+        a: the parameters of model a that some group moves, in float32 or wider.
+        b: those of model b under the current element.
+        version: how often each tensor of b has changed, so that matchers can skip what did not.
+    """
+
+    def __init__(self, spec: PermutationSpec, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]):
+        self.spec, self.action = spec, spec.action
+        self.element = identity_element(spec.leaves, spec.groups)
+        self.a: dict[str, torch.Tensor] = {}
+        self.b: dict[str, torch.Tensor] = {}
+        self.version: dict[str, int] = {}
+        self.cells: dict[int, list[Unfolding]] = {g: [] for g in range(len(spec.groups))}
+        self._still, self._still_distance = 0.0, 0.0
+        for home in spec.layouts:
+            if home in spec.parameters:
+                self._add(home, _lookup(a, spec, home), _lookup(b, spec, home))
+        self._terms = {name: _inner(self.a[name], self.b[name]) for name in self.a}
+
+    def _add(self, home: str, a: torch.Tensor, b: torch.Tensor) -> None:
+        found = unfoldings(self.action, home, self.spec.layouts[home])
+        a, b = _widen(a), _widen(b)
+        if not found:
+            self._still += _inner(a, b)
+            self._still_distance += float(((a.double() - b.double()) ** 2).sum())
+            return
+        self.a[home], self.b[home], self.version[home] = a, b, 0
+        for unfolding in found:
+            for g in {self.action.group_of[m] for m in unfolding.leaves if m in self.action.group_of}:
+                self.cells[g].append(unfolding)
+
+    @property
+    def objective(self) -> float:
+        """The sum over parameters of <a, b> under the current element."""
+        return self._still + math.fsum(self._terms.values())
+
+    @property
+    def distance(self) -> float:
+        """The L2 distance between the parameters under the current element, from the differences themselves."""
+        moving = math.fsum(float(((self.a[n].double() - self.b[n].double()) ** 2).sum()) for n in self.a)
+        return math.sqrt(self._still_distance + moving)
+
+    @property
+    def permutation(self) -> Permutation:
+        return Permutation(self.spec, [array.copy() for array in self.element])
+
+    def tensors_of(self, groups: Sequence[int]) -> list[str]:
+        """The tensors that any of the groups moves."""
+        return list(dict.fromkeys(u.name for g in groups for u in self.cells[g]))
+
+    def apply(self, relative: Mapping[int, np.ndarray]) -> bool:
+        """Follow the current element by one that is the identity but for the given groups, if the objective rises.
+
+        Returns whether it does.
+        """
+        full = [relative.get(g, None) for g in range(len(self.element))]
+        names = self.tensors_of(list(relative))
+        step = _Sparse(full, self)
+        permuted = {n: gather(self.action, self.spec.layouts[n], step, self.b[n]) for n in names}
+        terms = {n: _inner(self.a[n], permuted[n]) for n in names}
+        gain = math.fsum(terms.values()) - math.fsum(self._terms[n] for n in names)
+        if gain <= 1e-10 * abs(self.objective):
+            return False
+        self.b.update(permuted)
+        self._terms.update(terms)
+        for n in names:
+            self.version[n] += 1
+        self._compose(relative, step)
+        return True
+
+    def _compose(self, relative: Mapping[int, np.ndarray], step: _Sparse) -> None:
+        """(step @ current): a group reads the current element where its parents are read from."""
+        affected = [
+            g for g, group in enumerate(self.spec.groups)
+            if g in relative or any(self.action.group_of.get(p) in relative for p in group.parents)
+        ]  # fmt: skip
+        new = {g: self._composed(g, step) for g in affected}
+        for g, array in new.items():
+            self.element[g] = array
+
+    def _composed(self, g: int, step: _Sparse) -> np.ndarray:
+        group = self.spec.groups[g]
+        here = all_coordinates(self.spec.leaves, group.parents)
+        at = [self.action.moved(p, here, step) for p in group.parents]
+        return self.element[g][(*at, step[g])]
+
+
+class _Sparse(Sequence[np.ndarray]):
+    """An element most of whose groups are the identity, made only where it is asked for."""
+
+    def __init__(self, arrays: list[np.ndarray | None], problem: Problem):
+        self._arrays, self._spec = arrays, problem.spec
+
+    def __getitem__(self, g):  # type: ignore[no-untyped-def]
+        found = self._arrays[g]
+        if found is None:
+            group = self._spec.groups[g]
+            shape = (*(self._spec.leaves[p].size for p in group.parents), group.size)
+            found = self._arrays[g] = np.broadcast_to(np.arange(group.size), shape)
+        return found
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+def _lookup(state: Mapping[str, torch.Tensor], spec: PermutationSpec, home: str) -> torch.Tensor:
+    if home in state:
+        return state[home].detach()
+    return next(state[n] for n, h in spec.aliases.items() if h == home and n in state).detach()
+
+
+def _widen(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+
+def _inner(a: torch.Tensor, b: torch.Tensor) -> float:
+    """<a, b>, in float64: in chunks, so that no copy of a large tensor is made."""
+    total = 0.0
+    for x, y in zip(a.reshape(-1).split(1 << 22), b.reshape(-1).split(1 << 22), strict=True):
+        total += float(torch.dot(x.double(), y.double()))
+    return total

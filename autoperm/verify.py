@@ -1,0 +1,178 @@
+"""Check by computation that permutations leave a model's outputs as they are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoperm.capture.inputs import split_inputs
+from autoperm.capture.structure import leaves, map_leaves
+from autoperm.errors import VerificationError
+from autoperm.permutation import Permutation
+from autoperm.spec import PermutationSpec
+from autoperm.state import check_state
+from autoperm.trained import randomize_
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """The largest difference that a permutation made in one output.
+
+    Attributes:
+        name: the output, such as ``output.logits``.
+        absolute: the largest absolute difference.
+        relative: that over the largest absolute value of the output.
+    """
+
+    name: str
+    absolute: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What :func:`verify` found.
+
+    Attributes:
+        errors: one record per output, the worst over the elements tried.
+        tolerance: the largest relative error that passes.
+        samples: how many elements were tried.
+    """
+
+    errors: tuple[OutputError, ...]
+    tolerance: float
+    samples: int
+
+    @property
+    def relative(self) -> float:
+        """The worst relative error."""
+        return max((e.relative for e in self.errors), default=0.0)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every output agrees."""
+        return self.relative < self.tolerance
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        verdict = "the function is unchanged" if self.ok else "THE FUNCTION CHANGED"
+        lines = [f"{verdict}: {self.samples} permutations tried, worst relative error {self.relative:.1e}"]
+        lines += [f"  {e.name}: absolute {e.absolute:.1e}, relative {e.relative:.1e}" for e in self.errors]
+        return "\n".join(lines)
+
+
+def verify(
+    model: nn.Module,
+    spec: PermutationSpec | Permutation,
+    example_inputs: Any,
+    *,
+    samples: int = 3,
+    seed: int = 0,
+    tolerance: float = 1e-10,
+    dtype: torch.dtype | None = torch.float64,
+    randomize: bool = True,
+) -> Verification:
+    """Compare a model's outputs before and after permuting its weights.
+
+    Works on a copy, in float64, with weights made trained-like: fresh norm statistics (mean 0, variance 1), zero
+    biases and zero-initialised heads hide errors.
+
+    Arguments:
+        model: the model; it is not changed.
+        spec: a spec, of which random elements are tried, or one permutation.
+        example_inputs: as for :func:`autoperm.infer`.
+        samples: how many random elements to try.
+        seed: of the elements and of the randomised weights.
+        tolerance: the largest relative error that passes.
+        dtype: what to compute in; None keeps the model's.
+        randomize: whether to make the copy's weights trained-like.
+
+    Raises:
+        VerificationError: the check would say nothing (a constant or non-finite output), or the copy does not run.
+        StateError: the spec is of another architecture.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> autoperm.verify(mlp, spec, torch.randn(3, 4)).ok
+        True
+    """
+    elements = [spec] if isinstance(spec, Permutation) else list(_elements(spec, samples, seed))
+    check_state(elements[0].spec if elements else spec, model.state_dict(), "the model")  # type: ignore[arg-type]
+    working = _copy(model, dtype)
+    if randomize:
+        randomize_(working, seed)
+    args, kwargs = map_leaves(lambda leaf: _cast(leaf, dtype), split_inputs(example_inputs))
+    reference = _outputs(working, args, kwargs)
+    _check_telling(reference)
+    worst = {name: OutputError(name, 0.0, 0.0) for name in reference}
+    original = {k: v.clone() for k, v in working.state_dict().items()}
+    for element in elements:
+        working.load_state_dict(element.apply(original))
+        for name, value in _outputs(working, args, kwargs).items():
+            worst[name] = max(worst[name], _difference(name, value, reference[name]), key=lambda e: e.relative)
+    return Verification(tuple(worst.values()), tolerance, len(elements))
+
+
+def _elements(spec: PermutationSpec, samples: int, seed: int) -> Iterator[Permutation]:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(samples):
+        yield spec.random(generator)
+
+
+def _copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+        raise VerificationError("the model is on the meta device and has no values to compute with; build it on a real one")
+    try:
+        working = copy.deepcopy(model).eval()
+    except Exception as error:
+        raise VerificationError(f"the model cannot be copied ({error}); pass one that copy.deepcopy accepts") from error
+    return working if dtype is None else working.to(dtype)
+
+
+def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:
+    if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and dtype is not None:
+        return leaf.to(dtype)
+    return leaf
+
+
+def _outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, torch.Tensor]:
+    try:
+        with torch.no_grad():
+            result = model(*args, **kwargs)
+    except Exception as error:
+        raise VerificationError(
+            f"the copy of the model does not run ({type(error).__name__}: {error}). If it only runs in its own dtype, "
+            "pass dtype=None and a tolerance to match"
+        ) from error
+    return {name: leaf for name, leaf in leaves(result, "output") if isinstance(leaf, torch.Tensor)}
+
+
+def _check_telling(outputs: dict[str, torch.Tensor]) -> None:
+    """Refuse a comparison that could not fail."""
+    numeric = {k: v for k, v in outputs.items() if v.is_floating_point() and v.numel()}
+    for name, value in numeric.items():
+        if not bool(torch.isfinite(value).all()):
+            raise VerificationError(f"{name} holds NaN or infinity: there is nothing to compare. Try other example inputs")
+    if numeric and all(bool((v == v.flatten()[0]).all()) and v.numel() > 1 for v in numeric.values()):
+        raise VerificationError("every output is constant, so that the comparison would say nothing. Try other example inputs")
+
+
+def _difference(name: str, value: torch.Tensor, reference: torch.Tensor) -> OutputError:
+    if not reference.numel():
+        return OutputError(name, 0.0, 0.0)
+    wide = torch.complex128 if reference.is_complex() else torch.float64
+    value, reference = value.to(wide), reference.to(wide)
+    if not bool(torch.isfinite(value).all()):
+        return OutputError(name, float("inf"), float("inf"))
+    absolute = float((value - reference).abs().max())
+    scale = float(reference.abs().max())
+    return OutputError(name, absolute, absolute / scale if scale > 0 else absolute)
