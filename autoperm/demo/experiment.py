@@ -1,0 +1,117 @@
+"""Train, infer, verify, match, interpolate: the whole of autoperm on two architectures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from autoperm.checkpoint import save_checkpoint
+from autoperm.demo.data import Split, digits
+from autoperm.demo.networks import mlp, resnet
+from autoperm.demo.plotting import plot
+from autoperm.demo.training import evaluate, reset_norms, train
+from autoperm.errors import AutopermError
+from autoperm.files import write_atomically
+from autoperm.infer import infer
+from autoperm.interpolate import Interpolation, interpolate
+from autoperm.matching import Match, match
+from autoperm.spec import PermutationSpec
+from autoperm.verify import Verification, verify
+
+#: Called with a line of text at each stage.
+Report = Callable[[str], None]
+ACCURACIES = ("train accuracy", "test accuracy")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured for one architecture.
+
+    ``curves`` maps ``"naive"``, ``"permuted"`` and, for nets with BatchNorm, ``"permuted, norms reset"`` to the line
+    between the two models; each has the metrics ``train loss``, ``train accuracy``, ``test loss``, ``test accuracy``.
+    """
+
+    name: str
+    spec: PermutationSpec
+    verification: Verification
+    match: Match
+    distance_before: float
+    curves: dict[str, Interpolation]
+    weights: Path
+    seconds: float
+
+
+def run(
+    out: str | Path = "demo-output", *, seeds: tuple[int, int] = (1, 2), quick: bool = False, report: Report | None = None
+) -> list[Outcome]:
+    """Run the demo; writes ``barrier.png`` and the aligned weights as safetensors into the folder ``out``.
+
+    Arguments:
+        out: the folder, made if it is not there.
+        seeds: of the two models of each pair.
+        quick: fewer epochs and narrower nets, for tests.
+        report: called with a line of text at each stage.
+
+    Raises:
+        AutopermError: scikit-learn or matplotlib is not installed, or an alignment changed a function.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    train_split, test_split = digits()
+    splits = {"train": train_split, "test": test_split}
+    tell = report or (lambda line: None)
+    plans: list[tuple[str, Callable[[], nn.Module], int]] = [
+        ("MLP 3 x 512", lambda: mlp(64 if quick else 512), 3 if quick else 40),
+        ("residual conv net", lambda: resnet(8 if quick else 48), 1 if quick else 12),
+    ]
+    outcomes = [_one(name, build, epochs, splits, seeds, folder, tell) for name, build, epochs in plans]
+    write_atomically(folder / "barrier.png", lambda path: plot(outcomes, path), overwrite=True)
+    return outcomes
+
+
+def _one(
+    name: str,
+    build: Callable[[], nn.Module],
+    epochs: int,
+    splits: dict[str, Split],
+    seeds: tuple[int, int],
+    folder: Path,
+    tell: Report,
+) -> Outcome:
+    start = time.perf_counter()
+    tell(f"{name}: training two models of {epochs} epochs from seeds {seeds[0]} and {seeds[1]}")
+    a, b = (train(build, splits["train"], seed=seed, epochs=epochs) for seed in seeds)
+    example = splits["test"].images[:8]
+    spec = infer(a, example)
+    verification = verify(a, spec, example)
+    if not verification.ok:
+        raise AutopermError(f"{name}: {verification}")
+    tell(f"{name}: matching")
+    found = match(a, b, spec)
+    aligned = found.permutation.apply(b)
+    tell(f"{name}: evaluating the straight lines")
+    curves = _curves(a, b, aligned, splits)
+    weights = folder / f"{name.replace(' ', '-').lower()}-aligned.safetensors"
+    save_checkpoint(aligned.state_dict(), weights, overwrite=True)
+    return Outcome(name, spec, verification, found, _distance(a, b), curves, weights, time.perf_counter() - start)
+
+
+def _curves(a: nn.Module, b: nn.Module, aligned: nn.Module, splits: dict[str, Split]) -> dict[str, Interpolation]:
+    def along(other: nn.Module, prepare: Callable[[nn.Module], None] | None = None) -> Interpolation:
+        return interpolate(a, other, lambda m: evaluate(m, splits), higher_is_better=ACCURACIES, prepare=prepare)
+
+    curves = {"naive": along(b), "permuted": along(aligned)}
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in a.modules()):
+        curves["permuted, norms reset"] = along(aligned, lambda m: reset_norms(m, splits["train"]))
+    return curves
+
+
+def _distance(a: nn.Module, b: nn.Module) -> float:
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return float(sum(((x.detach() - y.detach()) ** 2).sum() for x, y in pairs) ** 0.5)
+
+
