@@ -27,7 +27,8 @@ def plot(outcomes: Sequence[Outcome], path: Path) -> None:
     for row, outcome in zip(grid, outcomes, strict=True):
         for axes, metric in zip(row, ("loss", "accuracy"), strict=True):
             _panel(axes, outcome, metric)
-    grid[0][0].legend(frameon=False, fontsize=8)
+    for row in grid:
+        row[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, facecolor="white")
 
 
