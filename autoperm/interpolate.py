@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from autoperm.errors import AutopermError
-from autoperm.state import check_pair, state_of
+from autoperm.state import check_pair, like, state_of
 
 Metrics = float | Mapping[str, float]
 
@@ -134,7 +134,7 @@ def _between(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], posit
             return x
         return y if position == 1.0 else ((1 - position) * x + position * y.to(x.device, x.dtype))
 
-    return {name: mix(tensor, b[name]) for name, tensor in a.items()}
+    return like(a, {name: mix(tensor, b[name]) for name, tensor in a.items()})
 
 
 def _named(found: Metrics) -> dict[str, float]:

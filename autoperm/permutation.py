@@ -14,7 +14,7 @@ from torch import nn
 from autoperm.errors import SpecError, StateError
 from autoperm.layout import Group, all_coordinates, gather
 from autoperm.spec import PermutationSpec
-from autoperm.state import check_state
+from autoperm.state import check_state, like
 
 Model = TypeVar("Model", nn.Module, Mapping[str, torch.Tensor])
 
@@ -65,7 +65,7 @@ class Permutation:
             if home not in done:
                 done[home] = gather(self.spec.action, self.spec.layouts[home], self.arrays, tensor.detach())
             out[name] = done[home]
-        return out
+        return like(state, out)
 
     def inverse(self) -> Permutation:
         """The element that undoes this one."""

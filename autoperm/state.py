@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,14 @@ def state_of(model: nn.Module | Mapping[str, torch.Tensor], what: str = "model")
     if isinstance(model, Mapping):
         return model
     raise StateError(f"{what}: expected a module or a state dict, got {type(model).__name__}")
+
+
+def like(state: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict of other tensors with the module versions that ``state`` carries, which some modules insist on."""
+    new = OrderedDict(tensors)
+    if hasattr(state, "_metadata"):
+        new._metadata = state._metadata  # type: ignore[attr-defined]
+    return new
 
 
 def check_state(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: str = "the state dict") -> None:

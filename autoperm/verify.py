@@ -15,7 +15,7 @@ from autoperm.capture.structure import leaves, map_leaves
 from autoperm.errors import VerificationError
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
-from autoperm.state import check_state
+from autoperm.state import check_state, like
 from autoperm.trained import randomize_
 
 
@@ -114,7 +114,8 @@ def verify(
     reference = _outputs(working, args, kwargs)
     _check_telling(reference)
     worst = {name: OutputError(name, 0.0, 0.0) for name in reference}
-    original = {k: v.clone() for k, v in working.state_dict().items()}
+    state = working.state_dict()
+    original = like(state, {k: v.clone() for k, v in state.items()})
     for element in elements:
         working.load_state_dict(element.apply(original))
         for name, value in _outputs(working, args, kwargs).items():

@@ -1,7 +1,10 @@
-"""The completeness oracle, on models whose order is derived by hand and on models small enough for brute force."""
+"""The completeness oracle, on models whose order is derived by hand and on models small enough for brute
+force.
+"""
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
 from math import factorial, prod
@@ -9,9 +12,10 @@ from math import factorial, prod
 import pytest
 import torch
 import torch.nn.functional as F
-from oracle import true_order
-from oracle.trace import trace
+from oracle import generators, true_order
 from torch import nn
+
+from autoperm.capture import Capture, capture
 
 
 class Apply(nn.Module):
@@ -28,7 +32,7 @@ class Apply(nn.Module):
 
 
 def order(model: nn.Module, *inputs: torch.Tensor, swaps: bool = True) -> int:
-    return true_order(trace(model, *inputs), swaps=swaps)
+    return true_order(capture(model, inputs), swaps=swaps)
 
 
 def residual_heads(width: int = 4, heads: int = 2, tokens: int = 3) -> tuple[nn.Module, torch.Tensor]:
@@ -56,7 +60,8 @@ def test_large_orders_are_exact() -> None:
 
 
 def test_residual_block() -> None:
-    # The stream (4) is one permutation for read, block and write; the block's hidden units (3) have their own.
+    # The stream (4) is one permutation for read, block and write; the block's hidden units (3) have their
+    # own.
     block = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 3), nn.GELU(), nn.Linear(3, 4))
 
     def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -88,8 +93,8 @@ def test_attention_decomposed() -> None:
 
 
 def test_causal_attention_with_grouped_queries() -> None:
-    # 4 query heads in 2 groups that share key and value heads: 2! groups, (2!)^2 heads in them, then q with k (2!)
-    # and v (2!) per group. The output projection follows the heads.
+    # 4 query heads in 2 groups that share key and value heads: 2! groups, (2!)^2 heads in them, then q with k
+    # (2!) and v (2!) per group. The output projection follows the heads.
     def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (part(x).unflatten(-1, (-1, 2)).transpose(1, 2) for part in (self.q, self.k, self.v))
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
@@ -100,8 +105,9 @@ def test_causal_attention_with_grouped_queries() -> None:
 
 
 def test_tied_weights() -> None:
-    # One 4x4 weight twice between free layers: a ReLU network in which both hidden layers and rows and columns of the
-    # shared weight move together, since the weight's columns follow layer 1 and layer 2, its rows 2 and 3.
+    # One 4x4 weight twice between free layers: a ReLU network in which both hidden layers and rows and
+    # columns of the shared weight move together, since the weight's columns follow layer 1 and layer 2, its
+    # rows 2 and 3.
     def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
         h = self.read(x).relu()
         return self.write(self.shared(self.shared(h).relu()).relu())
@@ -125,8 +131,11 @@ def test_conv_bn_conv() -> None:
 
 
 def test_grouped_convolution() -> None:
-    # Between two dense convolutions a convolution with 2 groups of 3 in and 2 out: groups 2!, inside each 3! and 2!.
-    model = nn.Sequential(nn.Conv1d(2, 6, 1), nn.ReLU(), nn.Conv1d(6, 4, 2, groups=2), nn.ReLU(), nn.Conv1d(4, 2, 1))
+    # Between two dense convolutions a convolution with 2 groups of 3 in and 2 out: groups 2!, inside each 3!
+    # and 2!.
+    model = nn.Sequential(
+        nn.Conv1d(2, 6, 1), nn.ReLU(), nn.Conv1d(6, 4, 2, groups=2), nn.ReLU(), nn.Conv1d(4, 2, 1)
+    )
     assert order(model, torch.randn(1, 2, 3)) == 2 * (6 * 2) ** 2
 
 
@@ -136,7 +145,9 @@ def test_depthwise_convolution() -> None:
 
 
 def test_transposed_convolution() -> None:
-    model = nn.Sequential(nn.ConvTranspose1d(2, 3, 3, stride=2, padding=1, output_padding=1), nn.Conv1d(3, 2, 2))
+    model = nn.Sequential(
+        nn.ConvTranspose1d(2, 3, 3, stride=2, padding=1, output_padding=1), nn.Conv1d(3, 2, 2)
+    )
     assert order(model, torch.randn(1, 2, 3)) == factorial(3)
 
 
@@ -148,7 +159,9 @@ def test_group_norm() -> None:
 
 def test_conv_flatten_linear() -> None:
     # Channels move as blocks of 4 pixels; pixels are pinned by the input.
-    model = nn.Sequential(nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2))
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2)
+    )
     assert order(model, torch.randn(1, 1, 3, 3)) == factorial(3) * factorial(4)
 
 
@@ -175,17 +188,17 @@ def test_lstm_cell() -> None:
 
 
 def test_flip() -> None:
-    # s = h + flip(h): units i and 5-i form 3 pairs with one sum each. Pairs are exchangeable (3!), the two rows of the
-    # first layer in a pair too (2^3). For each of the 2 outputs, the second layer multiplies both entries of a pair by
-    # the same scalar, so these may trade places (2^3 per output).
+    # s = h + flip(h): units i and 5-i form 3 pairs with one sum each. Pairs are exchangeable (3!), the two
+    # rows of the first layer in a pair too (2^3). For each of the 2 outputs, the second layer multiplies both
+    # entries of a pair by the same scalar, so these may trade places (2^3 per output).
     def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
         h = self.first(x)
         return self.second((h + h.flip(-1)).relu())
 
     model = Apply(forward, first=nn.Linear(2, 6), second=nn.Linear(6, 2))
     assert order(model, torch.randn(1, 2)) == factorial(3) * 2**3 * (2**3) ** 2
-    # Without swaps of operands h_i + h_j and h_j + h_i are two scalars, and both layers move together: what commutes
-    # with the flip is the hyperoctahedral group Sym(2) wr Sym(3).
+    # Without swaps of operands h_i + h_j and h_j + h_i are two scalars, and both layers move together: what
+    # commutes with the flip is the hyperoctahedral group Sym(2) wr Sym(3).
     assert order(model, torch.randn(1, 2), swaps=False) == factorial(3) * 2**3
 
 
@@ -214,7 +227,8 @@ def test_sort_forgets_the_order_of_its_input() -> None:
 
 
 def test_exchangeable_registers() -> None:
-    # 3 learned tokens without positions, read by attention and dropped: exchangeable. Width 4 with one head of 4.
+    # 3 learned tokens without positions, read by attention and dropped: exchangeable. Width 4 with one head
+    # of 4.
     def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
         x = torch.cat([self.registers, self.read(x)])
         mixed = torch.softmax(self.q(x) @ self.k(x).mT, -1) @ self.v(x)
@@ -232,14 +246,15 @@ def test_what_no_output_depends_on_does_not_count() -> None:
 
 
 def test_pools_and_upsampling_pin_space_only() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(3, 2, 1), nn.AvgPool2d(2, ceil_mode=True),
-                          nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(2, 1, 1))  # fmt: skip
+    model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.MaxPool2d(3, 2, 1), nn.Conv2d(3, 2, 1),
+                          nn.AvgPool2d(2, ceil_mode=True), nn.Upsample(scale_factor=2, mode="bilinear"),
+                          nn.Conv2d(2, 1, 1))  # fmt: skip
     assert order(model, torch.randn(1, 1, 5, 5)) == factorial(3) * factorial(2)
 
 
 def test_global_pool_lets_space_go() -> None:
-    # A learned 2x3 table added to the channels, then averaged over space: the 6 positions of `table` are exchangeable
-    # as rows, independently of the channels (2).
+    # A learned table times the channels, then averaged over space: the 6 positions of `table` are
+    # exchangeable as rows, independently of the channels (2).
     model = Apply(lambda self, x: self.write((self.read(x)[:, None] * self.table.relu()).mean(1)),
                   read=nn.Linear(1, 2), table=torch.randn(6, 2), write=nn.Linear(2, 1))  # fmt: skip
     # For each channel its own permutation of the 6 positions: nothing ties one channel's to another's.
@@ -252,6 +267,35 @@ def test_weight_norm_and_bilinear() -> None:
     model = Apply(lambda s, x: s.out(s.mix(s.a(x), s.b(x))), a=nn.Linear(2, 3), b=nn.Linear(2, 2),
                   mix=nn.Bilinear(3, 2, 4), out=nn.Linear(4, 1))  # fmt: skip
     assert order(model, torch.randn(1, 2)) == factorial(3) * factorial(2) * factorial(4)
+
+
+def check_generators(model: nn.Module, *inputs: torch.Tensor, dtype: torch.dtype = torch.float64) -> int:
+    """Every symmetry the oracle counts keeps the function, on random weights; returns how many generate
+    them.
+    """
+    model = copy.deepcopy(model).to(dtype)
+    inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
+    captured = capture(model, inputs)
+    state = {
+        n: torch.rand_like(v) + 0.1 if v.is_floating_point() else v for n, v in model.state_dict().items()
+    }
+    reference = captured.run(state, *inputs)
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-5
+    found = generators(captured)
+    for generator in found:
+        for out, expected in zip(
+            captured.run(moved(captured, generator, state), *inputs), reference, strict=True
+        ):
+            torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
+    return len(found)
+
+
+def moved(
+    captured: Capture, generator: dict[str, list[int]], state: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """A state dict whose entries were permuted within each tensor."""
+    names = {name: sources for p, sources in generator.items() for name in captured.states[p]}
+    return {n: v.reshape(-1)[names[n]].reshape(v.shape) if n in names else v for n, v in state.items()}
 
 
 def test_unknown_op_is_named() -> None:
@@ -294,9 +338,12 @@ TINY = {
         Apply(lambda s, x: s.b((s.a(x) + s.a(x).flip(-1)).tanh()), a=linear(1, 4), b=linear(4, 1)),
         torch.randn(4, 1),
     ),
-    "layer norm": (nn.Sequential(nn.Linear(1, 3), nn.LayerNorm(3, bias=False), linear(3, 1)), torch.randn(4, 1)),
+    "layer norm": (
+        nn.Sequential(nn.Linear(1, 3), nn.LayerNorm(3, bias=False), linear(3, 1)), torch.randn(4, 1),
+    ),
     "registers": (
-        Apply(lambda s, x: torch.softmax(s.keys * x, 0).T @ s.values, keys=torch.randn(4, 1), values=torch.randn(4)),
+        Apply(lambda s, x: torch.softmax(s.keys * x, 0).T @ s.values, keys=torch.randn(4, 1),
+              values=torch.randn(4)),
         torch.randn(1, 5),
     ),
     "grouped convolution": (
@@ -310,8 +357,15 @@ TINY = {
     "lookup": (
         Apply(lambda s, i: s.b(s.a(i).tanh()), a=nn.Embedding(3, 2), b=linear(2, 1)), torch.tensor([0, 1, 2]),
     ),
-    "recurrent": (Apply(lambda s, x: s.rnn(x)[0].sum(-1), rnn=nn.RNN(1, 3, bias=False)), torch.randn(3, 4, 1)),
+    "recurrent": (
+        Apply(lambda s, x: s.rnn(x)[0].sum(-1), rnn=nn.RNN(1, 2, bias=False)), torch.randn(3, 4, 1),
+    ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_generators_of_tiny_models(name: str) -> None:
+    check_generators(*TINY[name])
 
 
 @pytest.mark.parametrize("name", TINY)

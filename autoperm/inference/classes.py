@@ -103,18 +103,18 @@ class Classes:
         factors = self.factors[root]
         return [root] if factors is None else [leaf for factor in factors for leaf in self.leaves(factor)]
 
-    def describe(self, ref: Ref) -> Product:
+    def describe(self, ref: Ref, *, split: bool = False) -> Product:
         """A class as a product of leaves, outermost first, read through a relabelling where it needs one.
 
         Position k is position ``relabel[k]`` of the product. A relabelling that only reorders the factors, or acts
-        within each, is absorbed by them, splitting them where that helps.
+        within each, is absorbed by them; with ``split`` leaves may be split for that.
         """
         root, relabel = self.resolve(ref)
         factors = self.factors[root]
         if factors is None:
             return None, [(root, relabel)]
-        inner, leaves = self._join([self.describe(f) for f in factors], [self.size[f[0]] for f in factors])
-        return self._absorb(compose(inner, relabel), leaves)
+        inner, leaves = self._join([self.describe(f, split=split) for f in factors], [self.size[f[0]] for f in factors])
+        return self._absorb(compose(inner, relabel), leaves, split)
 
     def _join(self, parts: list[Product], sizes: list[int]) -> Product:
         leaves = [leaf for _, found in parts for leaf in found]
@@ -126,11 +126,14 @@ class Classes:
             joined = (joined[:, None] * size + digit).reshape(-1)
         return joined, leaves
 
-    def _absorb(self, relabel: np.ndarray | None, leaves: list[Ref]) -> Product:
+    def _is_leaf(self, item: int) -> bool:
+        return self.parent[item] == item and self.factors[item] is None
+
+    def _absorb(self, relabel: np.ndarray | None, leaves: list[Ref], split: bool = True) -> Product:
         if relabel is None:
             return None, leaves
         found = self._match_digits(leaves, relabel)
-        if found is None:
+        if found is None and split and all(self._is_leaf(leaf) for leaf, _ in leaves):
             leaves = self._split_at(leaves, _strides(relabel))
             found = self._match_digits(leaves, relabel)
         return (relabel, leaves) if found is None else (None, found)
@@ -169,7 +172,7 @@ class Classes:
             self.blurred.update(self.leaves((root, None)))
 
     def _unify_products(self, ra: int, rb: int, between: np.ndarray | None) -> None:
-        (of_a, left), (of_b, right) = self.describe((ra, None)), self.describe((rb, None))
+        (of_a, left), (of_b, right) = self.describe((ra, None), split=True), self.describe((rb, None), split=True)
         # Position j of ra is position of_a[j] of the left product, and ra[j] is rb[between[j]].
         turn = compose(compose(of_b, between), inverse(of_a))
         self._align_turned(left, right, turn, "a reordering of the axis meets another view of it")
@@ -190,6 +193,10 @@ class Classes:
         """Unify two products of one size factor by factor, splitting leaves where that is needed."""
         while left and right:
             a, b = self._pop(left), self._pop(right)
+            if not self._is_leaf(a[0]):  # looking at b has split it
+                left.append(a)
+                right.append(b)
+                continue
             na, nb = self.size[a[0]], self.size[b[0]]
             if na == nb:
                 self.unify(a, b)
@@ -211,7 +218,7 @@ class Classes:
 
     def _pop(self, stack: list[Ref]) -> Ref:
         """The innermost leaf of a stack; what was a leaf when it was pushed may have been split since."""
-        relabel, leaves = self.describe(stack.pop())
+        relabel, leaves = self.describe(stack.pop(), split=True)
         if relabel is not None:
             self._conflict(leaves, "a reordering of the axis meets another view of it")
         stack.extend(leaves)
@@ -284,7 +291,7 @@ class Classes:
         also rotate (a cyclic group), which is not a symmetric group: their phase is pinned.
         """
         if self.factors[root] is not None:
-            of, leaves = self.describe((root, None))
+            of, leaves = self.describe((root, None), split=True)
             turn = compose(compose(of, turn), inverse(of))  # type: ignore[assignment]
             self._align_turned(leaves, leaves, turn, "the axis is tied to a reordering of itself")
             return

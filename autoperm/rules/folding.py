@@ -8,6 +8,7 @@ independently. Any other tie of an axis to a reordering of itself is left to the
 from __future__ import annotations
 
 import numpy as np
+from torch import fx
 
 from autoperm.inference import views
 from autoperm.inference.views import View
@@ -18,11 +19,21 @@ from autoperm.rules.op import Op
 COMMUTATIVE = {"aten.add", "aten.mul", "aten.maximum", "aten.minimum", "aten.fmax", "aten.fmin", "aten.logaddexp"}
 
 
+#: Ops whose result holds the very values of their first argument.
+_REARRANGING = {
+    f"aten.{name}"
+    for name in "view reshape _unsafe_view permute transpose t flip alias clone detach contiguous unsqueeze squeeze".split()
+}
+
+
 def mirrored(op: Op, operands: list[View]) -> int | None:
     """The dimension along which the second operand is the first one flipped, if that is all that differs."""
     if op.name.rpartition(".")[0] not in COMMUTATIVE or op.get("alpha", 1) != 1 or len(operands) != 2:
         return None
     first, second = operands
+    nodes = op.node.all_input_nodes
+    if len(nodes) != 2 or _origin(nodes[0]) is not _origin(nodes[1]):  # labels may agree where values do not
+        return None
     if first.source is not second.source or first.shape != second.shape:
         return None
     for dim in range(first.ndim):
@@ -31,6 +42,13 @@ def mirrored(op: Op, operands: list[View]) -> int | None:
             if turned.dims == second.dims and turned.offsets == second.offsets:
                 return dim
     return None
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    """The node whose values these are, rearranged."""
+    while str(node.target).rpartition(".")[0] in _REARRANGING:
+        node = node.args[0]  # type: ignore[assignment]
+    return node
 
 
 def folded(op: Op, view: View, dim: int) -> View:

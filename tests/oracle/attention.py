@@ -40,7 +40,8 @@ def heads_like(ctx: Context, value: Any, query: torch.Tensor) -> torch.Tensor:
 
 
 @expands(
-    "scaled_dot_product_attention", "_scaled_dot_product_attention_math", "_scaled_dot_product_flash_attention_for_cpu",
+    "scaled_dot_product_attention", "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_fused_attention_overrideable",
 )  # fmt: skip
@@ -63,4 +64,6 @@ def distance(ctx: Context, a: SimpleNamespace) -> Ids:
     """A symmetric function of the multiset of coordinate differences."""
     x1, x2 = ctx.ids(a.x1).unsqueeze(-2), ctx.ids(a.x2).unsqueeze(-3)
     differences = combine(ctx, "difference", Ids(x1), Ids(x2))
-    return elementwise(ctx, "root", reduction(ctx, ("distance", getattr(a, "p", 2)), differences.ids, -1, False))
+    return elementwise(
+        ctx, "root", reduction(ctx, ("distance", getattr(a, "p", 2)), differences.ids, -1, False)
+    )

@@ -9,15 +9,15 @@ import torch
 
 from .pointwise import combine, scale, shaped
 from .registry import Context, Ids, expands
-from .scalars import ZERO, ScalarGraph
+from .scalars import NOTHING, ZERO, ScalarGraph
 
 
-def dot(graph: ScalarGraph, xs: list[int], ys: list[int], mul: int, total: int) -> int:
-    """The sum of the products of two lists. Products with the constant 0 (padding, masks) are left out."""
+def dot(graph: ScalarGraph, xs: list[int], ys: list[int], skip: int, mul: int, total: int) -> int:
+    """The sum of the products of two lists, less those with the vertex to skip."""
     node = graph.node
     terms = []
     for x, y in zip(xs, ys):
-        if x != ZERO and y != ZERO:
+        if x != skip and y != skip:
             terms.append(node(mul, (x, y) if x < y else (y, x)) if x != y else graph.bag("mul", (x, y)))
     if not terms:
         return ZERO
@@ -27,14 +27,18 @@ def dot(graph: ScalarGraph, xs: list[int], ys: list[int], mul: int, total: int) 
     return node(total, tuple(terms))
 
 
-def product(ctx: Context, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Batched matrix product of vertex numbers: (..., m, k) and (..., k, n) to (..., m, n), batches broadcast."""
+def product(ctx: Context, left: torch.Tensor, right: torch.Tensor, skip: int = NOTHING) -> torch.Tensor:
+    """Batched matrix product of vertex numbers: (..., m, k) and (..., k, n) to (..., m, n).
+
+    Products with the constant 0 are terms like any other (a weight times the initial state of an RNN), except
+    in convolutions, which skip it: it is padding, and a weight that only ever meets padding has no effect.
+    """
     batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     (m, k), n = left.shape[-2:], right.shape[-1]
     rows = left.expand(*batch, m, k).reshape(-1, m, k).tolist()
     columns = right.mT.expand(*batch, n, k).reshape(-1, n, k).tolist()
     mul, total = ctx.graph.label_of("mul"), ctx.graph.label_of("dot")
-    out = [dot(ctx.graph, x, y, mul, total) for xs, ys in zip(rows, columns) for x in xs for y in ys]
+    out = [dot(ctx.graph, x, y, skip, mul, total) for xs, ys in zip(rows, columns) for x in xs for y in ys]
     return torch.tensor(out, dtype=torch.int64).reshape(*batch, m, n)
 
 
@@ -67,6 +71,15 @@ def biased(ctx: Context, a: SimpleNamespace) -> Ids:
     return out if a.beta == 0 else combine(ctx, "add", scale(ctx, a.beta, operands[0]), out)
 
 
+@expands("addbmm")
+def summed_batches(ctx: Context, a: SimpleNamespace) -> Ids:
+    """The batch is one more contracted dimension."""
+    left, right = ctx.ids(a.batch1).transpose(0, 1).flatten(1), ctx.ids(a.batch2).flatten(0, 1)
+    return combine(
+        ctx, "add", scale(ctx, a.beta, a.self), scale(ctx, a.alpha, matmul(ctx, Ids(left), Ids(right)))
+    )
+
+
 @expands("linear")
 def linear(ctx: Context, a: SimpleNamespace) -> Ids:
     return affine(ctx, a.input, a.weight, a.bias)
@@ -75,6 +88,12 @@ def linear(ctx: Context, a: SimpleNamespace) -> Ids:
 @expands("outer", "ger")
 def outer(ctx: Context, a: SimpleNamespace) -> Ids:
     return combine(ctx, "mul", Ids(ctx.ids(a.self).unsqueeze(1)), Ids(ctx.ids(a.vec2)))
+
+
+@expands("addr")
+def add_outer(ctx: Context, a: SimpleNamespace) -> Ids:
+    product = combine(ctx, "mul", Ids(ctx.ids(a.vec1).unsqueeze(1)), Ids(ctx.ids(a.vec2)))
+    return combine(ctx, "add", scale(ctx, a.beta, a.self), scale(ctx, a.alpha, product))
 
 
 @expands("_trilinear")
@@ -111,7 +130,9 @@ def pad_spatial(ids: torch.Tensor, low: list[int], high: list[int], fill: int) -
     return torch.constant_pad_nd(ids, amounts, fill)
 
 
-def correlate(ctx: Context, x: torch.Tensor, w: torch.Tensor, stride: Any, dilation: Any, groups: int) -> torch.Tensor:
+def correlate(
+    ctx: Context, x: torch.Tensor, w: torch.Tensor, stride: Any, dilation: Any, groups: int
+) -> torch.Tensor:
     """Convolution of padded (N, C, *spatial) with (O, C/G, *kernel)."""
     kernel = list(w.shape[2:])
     taps = windows(x, kernel, list(stride), list(dilation))
@@ -119,7 +140,7 @@ def correlate(ctx: Context, x: torch.Tensor, w: torch.Tensor, stride: Any, dilat
     patches = taps.reshape(n, groups, x.shape[1] // groups, positions.numel(), -1)
     patches = patches.permute(0, 1, 3, 2, 4).reshape(n, groups, positions.numel(), -1)
     filters = w.reshape(groups, w.shape[0] // groups, -1).mT
-    out = product(ctx, patches, filters)  # (N, G, positions, O/G)
+    out = product(ctx, patches, filters, skip=ZERO)  # (N, G, positions, O/G)
     return out.permute(0, 1, 3, 2).reshape(n, w.shape[0], *positions)
 
 
@@ -127,11 +148,14 @@ def dilated(x: torch.Tensor, stride: list[int]) -> torch.Tensor:
     """Put the zeros of a transposed convolution between the entries."""
     shape = [(size - 1) * s + 1 for size, s in zip(x.shape[2:], stride)]
     out = torch.full((*x.shape[:2], *shape), ZERO, dtype=torch.int64)
-    out[(..., *(slice(None, None, s) for s in stride))] = x
+    every: Any = (..., *(slice(None, None, s) for s in stride))
+    out[every] = x
     return out
 
 
-def transposed_operands(a: SimpleNamespace, x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def transposed_operands(
+    a: SimpleNamespace, x: torch.Tensor, w: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The input and weight with which a plain convolution of stride 1 is the transposed one."""
     extent = [d * (k - 1) for d, k in zip(a.dilation, w.shape[2:])]
     low = [e - p for e, p in zip(extent, a.padding)]

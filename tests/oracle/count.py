@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import igraph
 
@@ -21,11 +22,21 @@ def reachable(graph: ScalarGraph, outputs: Sequence[int]) -> list[int]:
     return sorted(seen)
 
 
-def coloured_graph(graph: ScalarGraph, outputs: Sequence[int]) -> tuple[igraph.Graph, list[int]]:
-    """An undirected coloured graph with the automorphisms of the DAG.
+@dataclass(frozen=True)
+class Coloured:
+    """An undirected coloured graph; `index` maps the vertices of the scalar DAG that it keeps to its own."""
 
-    Vertices that no parameter enters are fixed, so they become part of their parents' colour, and so do the output
-    positions of a vertex. The height is in the colour too: an edge joins different heights, which gives its direction.
+    graph: igraph.Graph
+    colour: list[int]
+    index: dict[int, int]
+
+
+def coloured_graph(graph: ScalarGraph, outputs: Sequence[int]) -> Coloured:
+    """A graph with the automorphisms of the part of the DAG on which outputs depend.
+
+    Vertices that no parameter enters are fixed, so they become part of their parents' colour, and so do the
+    output positions of a vertex. The height is in the colour too: an edge joins different heights, which
+    gives its direction.
     """
     vertices = reachable(graph, outputs)
     index = {v: i for i, v in enumerate(vertices)}
@@ -33,18 +44,28 @@ def coloured_graph(graph: ScalarGraph, outputs: Sequence[int]) -> tuple[igraph.G
     for position, v in enumerate(outputs):
         places.setdefault(v, []).append(position)
     colours: dict[tuple[object, ...], int] = {}
-    colour, edges = [], []
+    colour: list[int] = []
+    edges: list[tuple[int, int]] = []
     for i, v in enumerate(vertices):
         fixed = tuple(child for child in graph.children[v] if child not in index)
         key = (graph.label[v], graph.height[v], fixed, tuple(places.get(v, ())))
         colour.append(colours.setdefault(key, len(colours)))
         edges.extend((i, index[child]) for child in graph.children[v] if child in index)
-    return igraph.Graph(n=len(vertices), edges=edges), colour
+    return Coloured(igraph.Graph(n=len(vertices), edges=edges), colour, index)
 
 
-def count_automorphisms(graph: ScalarGraph, outputs: Sequence[int]) -> int:
-    """How many permutations of the state's scalars, within each tensor, fix all output scalars."""
-    if not any(graph.movable[v] for v in outputs):
-        return 1
-    coloured, colour = coloured_graph(graph, outputs)
-    return int(coloured.count_automorphisms(color=colour))
+def count_automorphisms(coloured: Coloured) -> int:
+    """The exact number of automorphisms."""
+    return int(coloured.graph.count_automorphisms(color=coloured.colour)) if coloured.colour else 1
+
+
+def leaf_generators(coloured: Coloured, leaves: Sequence[int]) -> list[list[int]]:
+    """What generators of the automorphism group do to some leaves of the DAG: positions in `leaves`."""
+    if not coloured.colour:
+        return []
+    place = {coloured.index[v]: i for i, v in enumerate(leaves) if v in coloured.index}
+    where = [coloured.index.get(v) for v in leaves]
+    return [
+        [i if at is None else place[g[at]] for i, at in enumerate(where)]
+        for g in coloured.graph.automorphism_group(color=coloured.colour)
+    ]

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from . import attention, contract, lookup, movement, norm, recurrent, reduce, spatial  # noqa: F401  (they register)
+from . import attention, contract, lookup, movement, norm, recurrent, reduce, scatter, spatial  # noqa: F401
 from .pointwise import is_pointwise, pointwise
 from .registry import RULES, Context, Ids, bind, has_ids, op_name
 from .scalars import ScalarGraph
@@ -22,6 +22,7 @@ class Expander(fx.Interpreter):
         self.capture = capture
         self.swaps = swaps
         self.scalars = ScalarGraph()
+        self.leaves: dict[str, list[int]] = {}
 
     def expand(self) -> list[int]:
         """The vertices of all output scalars, in order."""
@@ -33,16 +34,29 @@ class Expander(fx.Interpreter):
         if n.op == "placeholder":
             return self._leaves(n)
         if n.op == "get_attr" and n.name in self.capture.constants:
-            return self.capture.constants[n.name]
+            return self._constant(n.name)
         return super().run_node(n)
 
+    def _constant(self, name: str) -> torch.Tensor:
+        value = self.capture.constants[name]
+        if value is None:
+            raise NotImplementedError(
+                f"the oracle needs the value of the constant {name}, which is on the meta device"
+            )
+        return value
+
     def _leaves(self, node: fx.Node) -> Ids | torch.Tensor:
-        """State scalars share a label by tensor; user inputs are told apart; other placeholders are constants."""
+        """State scalars share a label by tensor; user inputs are told apart; other placeholders are
+        constants.
+        """
         value = node.meta["val"]
         state = node.name in self.capture.states
         leaves = [
-            self.scalars.leaf((node.name,) if state else (node.name, i), movable=state) for i in range(value.numel())
+            self.scalars.leaf((node.name,) if state else (node.name, i), movable=state)
+            for i in range(value.numel())
         ]
+        if state:
+            self.leaves[node.name] = leaves
         return Ids(torch.tensor(leaves, dtype=torch.int64).reshape(tuple(value.shape)))
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -50,26 +64,12 @@ class Expander(fx.Interpreter):
             return target(*args, **kwargs)
         if not has_ids((args, kwargs)):
             return evaluate(target, args, kwargs)
-        name = op_name(target)
-        if name.endswith("_") and not name.endswith("__") and name not in RULES:
-            return self._in_place(target, args, kwargs)
-        return self._apply(target, args, kwargs)
-
-    def _apply(self, op: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        rule = RULES.get(op_name(op))
-        if rule is None and is_pointwise(op):
+        rule = RULES.get(op_name(target))
+        if rule is None and is_pointwise(target) and not target._schema.is_mutable:
             rule = pointwise
         if rule is None:
-            raise NotImplementedError(f"the oracle has no expansion for {op}")
-        return rule(Context(self.scalars, op, self.swaps), bind(op, args, kwargs))
-
-    def _in_place(self, op: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Written through to the vertex numbers: views of them alias as the tensors themselves would."""
-        if not isinstance(args[0], Ids):
-            raise NotImplementedError(f"the oracle does not expand {op} into a constant tensor")
-        functional = getattr(getattr(torch.ops.aten, op_name(op)[:-1]), op._overloadname)
-        args[0].ids.copy_(self._apply(functional, args, kwargs).ids)
-        return args[0]
+            raise NotImplementedError(f"the oracle has no expansion for {target}")
+        return rule(Context(self.scalars, target, self.swaps), bind(target, args, kwargs))
 
 
 def evaluate(op: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

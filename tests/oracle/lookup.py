@@ -13,7 +13,9 @@ from .registry import Context, Ids, expands, has_ids
 
 
 def read(ctx: Context, columns: torch.Tensor, *indices: torch.Tensor) -> Ids:
-    """`columns` (n, *rest) read at each index of shape B: (*B, *rest). Columns are vertices shared by all reads."""
+    """`columns` (n, *rest) read at each index of shape B: (*B, *rest). Columns are vertices shared by all
+    reads.
+    """
     graph = ctx.graph
     rest = columns.shape[1:]
     tables = [graph.call("column", column) for column in columns.reshape(columns.shape[0], -1).T.tolist()]
@@ -61,8 +63,10 @@ def gather(ctx: Context, a: SimpleNamespace) -> Ids:
         return Ids(ids.gather(a.dim, a.index))
     source, target = ids.movedim(a.dim, -1), a.index.ids.movedim(a.dim, -1)
     source = source[tuple(slice(0, size) for size in target.shape[:-1])]
-    flat = []
-    for row, places in zip(source.reshape(-1, source.shape[-1]).tolist(), target.reshape(-1, target.shape[-1]).tolist()):
+    flat: list[int] = []
+    for row, places in zip(
+        source.reshape(-1, source.shape[-1]).tolist(), target.reshape(-1, target.shape[-1]).tolist()
+    ):
         table = ctx.graph.call("column", row)
         flat.extend(ctx.graph.call("read", (table, place)) for place in places)
     return Ids(shaped(flat, target.shape).ids.movedim(-1, a.dim))

@@ -13,21 +13,23 @@ from .registry import Context, Ids, expands, has_ids, invoke, wrap
 DATA = ("self", "tensors", "src", "values", "input", "value", "source", "tensor")
 
 MOVES = """
-    _conj_physical _unsafe_index alias alias_copy
-    atleast_1d atleast_2d atleast_3d block_diag broadcast_to cat channel_shuffle chunk clone concat constant_pad_nd
-    contiguous detach detach_copy diag diag_embed diagonal diagonal_copy diagonal_scatter expand expand_as expand_copy
-    fill flatten flip hstack im2col index_copy index_fill index_put _unsafe_index_put lift lift_fresh lift_fresh_copy
-    movedim native_channel_shuffle narrow narrow_copy pad permute permute_copy pixel_shuffle pixel_unshuffle
-    reflection_pad1d reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d
-    replication_pad3d roll rot90 scatter select select_copy select_scatter slice slice_copy slice_scatter split
-    split_copy split_with_sizes split_with_sizes_copy squeeze squeeze_copy stack swapaxes swapdims t t_copy tensor_split
-    tile transpose transpose_copy tril triu unbind unbind_copy unflatten unfold unfold_copy unsafe_chunk unsafe_split
+    _conj_physical _unsafe_index alias alias_copy atleast_1d atleast_2d atleast_3d block_diag broadcast_to
+    cat channel_shuffle chunk clone concat constant_pad_nd contiguous detach detach_copy diag diag_embed
+    diagonal diagonal_copy diagonal_scatter expand expand_as expand_copy fill flatten flip hstack im2col
+    index_copy index_fill lift lift_fresh lift_fresh_copy movedim native_channel_shuffle narrow narrow_copy
+    pad permute permute_copy pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d
+    reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d roll
+    rot90 select select_copy select_scatter slice slice_copy slice_scatter split split_copy split_with_sizes
+    split_with_sizes_copy squeeze squeeze_copy stack swapaxes swapdims t t_copy tensor_split tile transpose
+    transpose_copy tril triu unbind unbind_copy unflatten unfold unfold_copy unsafe_chunk unsafe_split
     unsafe_split_with_sizes unsqueeze unsqueeze_copy vstack
 """.split()
 
 
 def run_moving(ctx: Context, bound: dict[str, Any]) -> Any:
-    """Run an op on vertex numbers: as integers, so that views alias, or as doubles where it has no integer kernel."""
+    """Run an op on vertex numbers: as integers, so that views alias, or as doubles where it has no integer
+    kernel.
+    """
     try:
         return wrap(invoke(ctx.op, bound))
     except (RuntimeError, NotImplementedError):
@@ -51,8 +53,6 @@ def numbers(ctx: Context, value: Any) -> Any:
 @expands(*MOVES)
 def move(ctx: Context, a: SimpleNamespace) -> Any:
     """Indices must be constant here; `lookup` treats those that depend on the data."""
-    if getattr(a, "accumulate", False) or getattr(a, "reduce", None):
-        raise NotImplementedError(f"the oracle does not accumulate: {ctx.op}")
     bound = {name: numbers(ctx, v) if name in DATA else v for name, v in vars(a).items()}
     if has_ids(bound):
         raise NotImplementedError(f"the oracle has no {ctx.op} with positions that depend on the data")
@@ -61,7 +61,9 @@ def move(ctx: Context, a: SimpleNamespace) -> Any:
 
 @expands("view", "view_copy", "_unsafe_view", "reshape", "_reshape_copy", "_reshape_alias")
 def view(ctx: Context, a: SimpleNamespace) -> Ids:
-    """Aliases where the vertex numbers' strides allow it; they may differ from the tensor's after a fused op."""
+    """Aliases where the vertex numbers' strides allow it; they may differ from the tensor's after a fused
+    op.
+    """
     if not isinstance(getattr(a, "size", getattr(a, "shape", None)), (list, tuple)):
         raise NotImplementedError(f"the oracle does not reinterpret bits: {ctx.op}")
     return Ids(a.self.ids.reshape(list(a.size if hasattr(a, "size") else a.shape)))
@@ -69,24 +71,12 @@ def view(ctx: Context, a: SimpleNamespace) -> Ids:
 
 @expands("as_strided", "as_strided_copy")
 def as_strided(ctx: Context, a: SimpleNamespace) -> Ids:
-    """`adaptive_avg_pool2d` restrides its result to the same size. Any other use assumes contiguous storage."""
+    """`adaptive_avg_pool2d` restrides its result to the same size. Any other use assumes contiguous
+    storage.
+    """
     if tuple(a.size) == tuple(a.self.shape):
         return a.self
     return Ids(a.self.ids.contiguous().as_strided(a.size, a.stride, a.storage_offset or 0))
-
-
-@expands("as_strided_")
-def as_strided_in_place(ctx: Context, a: SimpleNamespace) -> Ids:
-    if tuple(a.size) != tuple(a.self.shape):
-        raise NotImplementedError(f"the oracle does not restride in place: {ctx.op}")
-    return a.self
-
-
-@expands("transpose_", "t_", "squeeze_", "unsqueeze_", "swapaxes_", "swapdims_")
-def reshape_in_place(ctx: Context, a: SimpleNamespace) -> Ids:
-    """Changes the tensor of vertex numbers itself, for all who hold it."""
-    invoke(ctx.op, {**vars(a), "self": a.self.ids})
-    return a.self
 
 
 @expands("copy")

@@ -13,7 +13,9 @@ from .registry import Context, Ids, expands
 
 
 def standardize(ctx: Context, label: Any, ids: torch.Tensor, dims: list[int]) -> tuple[Ids, Ids]:
-    """Entries with the statistics of the multiset over some dimensions; the statistics keep those dimensions."""
+    """Entries with the statistics of the multiset over some dimensions; the statistics keep those
+    dimensions.
+    """
     statistics = reduction(ctx, ("statistics", label), ids, dims, keepdim=True)
     return elementwise(ctx, ("normalize", label), Ids(ids), statistics), statistics
 
@@ -69,20 +71,27 @@ def channels(ctx: Context, value: Any, rank: int) -> Ids | None:
     "cudnn_batch_norm", "_batch_norm_no_update", "instance_norm",
 )  # fmt: skip
 def batch_norm(ctx: Context, a: SimpleNamespace) -> Any:
-    """Running statistics are two more arguments; without them (or in training mode) those of the batch are used."""
+    """Running statistics are two more arguments; without them (or in training mode) those of the batch are
+    used.
+    """
     ids = a.input.ids
     training = getattr(a, "training", False) or getattr(a, "use_input_stats", False)
     eps = getattr(a, "eps", getattr(a, "epsilon", None))
     if training or a.running_mean is None:
         spatial = list(range(2, ids.dim()))
-        x, _ = standardize(ctx, ("batch", eps), ids, spatial if ctx.name == "instance_norm" else [0, *spatial])
+        x, _ = standardize(
+            ctx, ("batch", eps), ids, spatial if ctx.name == "instance_norm" else [0, *spatial]
+        )
     else:
         mean, variance = (channels(ctx, v, ids.dim()) for v in (a.running_mean, a.running_var))
         x = elementwise(ctx, ("batch", eps), Ids(ids), mean, variance)
     out = scale_and_shift(ctx, x, *per_channel(ctx, a, ids.dim()))
     if ctx.name in ("batch_norm", "instance_norm"):
         return out
-    return (out, *[torch.zeros(0)] * (len(ctx.op._schema.returns) - 1))  # saved for backward; empty in eval mode
+    return (
+        out,
+        *[torch.zeros(0)] * (len(ctx.op._schema.returns) - 1),
+    )  # saved for backward; empty in eval mode
 
 
 @expands("_weight_norm_interface", "_weight_norm")

@@ -11,28 +11,32 @@ from .registry import Context, Ids, expands, op_name
 from .scalars import ScalarGraph
 
 COMMUTATIVE = frozenset(
-    "add mul multiply maximum minimum fmax fmin eq ne logical_and logical_or logical_xor bitwise_and bitwise_or "
-    "bitwise_xor hypot logaddexp logaddexp2 __and__ __or__ __xor__".split()
+    "add mul multiply maximum minimum fmax fmin eq ne logical_and logical_or logical_xor bitwise_and "
+    "bitwise_or bitwise_xor hypot logaddexp logaddexp2 __and__ __or__ __xor__".split()
 )
 UNTAGGED = frozenset(
-    "hardswish mish softplus prelu _prelu_kernel rrelu celu selu elu relu6 logit special_erf __and__ __or__ __xor__ "
-    "__lshift__ __rshift__ fake_quantize_per_tensor_affine isin hardsigmoid hardtanh silu gelu isfinite isclose "
-    "nan_to_num square log_sigmoid logsigmoid tanhshrink hardshrink softshrink bucketize conj_physical "
-    "threshold multiply divide subtract clip".split()
+    "hardswish mish softplus prelu _prelu_kernel rrelu celu selu elu relu6 logit special_erf __and__ "
+    "__or__ __xor__ __lshift__ __rshift__ fake_quantize_per_tensor_affine isin hardsigmoid hardtanh silu "
+    "gelu isfinite isclose nan_to_num square log_sigmoid logsigmoid tanhshrink hardshrink softshrink "
+    "bucketize conj_physical threshold multiply divide subtract clip".split()
 )
 IGNORED = ("dtype", "layout", "device", "pin_memory", "memory_format", "out", "generator", "non_blocking")
 MINUS_INFINITY = float("-inf")
 
 
 def is_pointwise(op: torch._ops.OpOverload) -> bool:
-    """Tagged so by ATen, or one of those whose tag is missing. The other ops are not assumed to be elementwise."""
+    """Tagged so by ATen, or one of those whose tag is missing. The other ops are not assumed to be
+    elementwise.
+    """
     return torch.Tag.pointwise in op.tags or op_name(op) in UNTAGGED
 
 
 def pointwise(ctx: Context, a: SimpleNamespace) -> Ids:
     """Tensor operands are children, in order unless the op is symmetric; numbers are part of the label."""
     tensors = {k: v for k, v in vars(a).items() if isinstance(v, (Ids, torch.Tensor))}
-    rest = tuple((k, repr(v)) for k, v in vars(a).items() if k not in tensors and k not in IGNORED and v is not None)
+    rest = tuple(
+        (k, repr(v)) for k, v in vars(a).items() if k not in tensors and k not in IGNORED and v is not None
+    )
     label = (ctx.name, tuple(tensors), rest)
     symmetric = ctx.name in COMMUTATIVE and getattr(a, "alpha", 1) == 1 and len(tensors) == 2
     if symmetric:
@@ -103,6 +107,12 @@ def masked_fill(ctx: Context, a: SimpleNamespace) -> Ids:
 def addcmul(ctx: Context, a: SimpleNamespace) -> Ids:
     product = scale(ctx, a.value, combine(ctx, "mul", a.tensor1, a.tensor2))
     return combine(ctx, "add", a.self, product)
+
+
+@expands("log_sigmoid_forward")
+def log_sigmoid(ctx: Context, a: SimpleNamespace) -> tuple[Ids, torch.Tensor]:
+    """The second result is for the backward pass."""
+    return elementwise(ctx, "log_sigmoid", a.self), torch.zeros(0)
 
 
 @expands("glu")

@@ -9,7 +9,7 @@ import torch
 
 from .pointwise import IGNORED, MINUS_INFINITY, combine, elementwise, shaped
 from .registry import Context, Ids, expands
-from .scalars import ZERO
+from .scalars import NOTHING
 
 
 def rows_last(ids: torch.Tensor, dims: list[int]) -> tuple[list[list[int]], list[int]]:
@@ -30,7 +30,9 @@ def reduced_dims(ids: torch.Tensor, dim: Any) -> list[int]:
     return [d % max(ids.dim(), 1) for d in ([dim] if isinstance(dim, int) else dim)]
 
 
-def reduction(ctx: Context, label: Any, ids: torch.Tensor, dim: Any, keepdim: bool, ordered: bool = False) -> Ids:
+def reduction(
+    ctx: Context, label: Any, ids: torch.Tensor, dim: Any, keepdim: bool, ordered: bool = False
+) -> Ids:
     """One vertex per surviving element over what was reduced into it."""
     dims = reduced_dims(ids, dim)
     rows, shape = rows_last(ids, dims)
@@ -47,8 +49,8 @@ def label_of(ctx: Context, a: SimpleNamespace) -> tuple[Any, ...]:
 
 
 @expands(
-    "sum", "mean", "nansum", "nanmean", "amax", "amin", "prod", "var", "std", "norm", "linalg_vector_norm", "logsumexp",
-    "any", "all", "count_nonzero",
+    "sum", "mean", "nansum", "nanmean", "amax", "amin", "prod", "var", "std", "norm", "linalg_vector_norm",
+    "logsumexp", "any", "all", "count_nonzero",
 )  # fmt: skip
 def reduce(ctx: Context, a: SimpleNamespace) -> Ids:
     return reduction(ctx, label_of(ctx, a), a.self.ids, getattr(a, "dim", None), getattr(a, "keepdim", False))
@@ -73,6 +75,11 @@ def extremum(ctx: Context, a: SimpleNamespace) -> Any:
     return values, reduction(ctx, (label, "position"), a.self.ids, a.dim, a.keepdim, ordered=True)
 
 
+@expands("trace")
+def trace(ctx: Context, a: SimpleNamespace) -> Ids:
+    return reduction(ctx, "sum", a.self.ids.diagonal(), None, False)
+
+
 @expands("argmax", "argmin")
 def position(ctx: Context, a: SimpleNamespace) -> Ids:
     return reduction(ctx, label_of(ctx, a), a.self.ids, a.dim, a.keepdim, ordered=True)
@@ -85,13 +92,13 @@ def softmax(ctx: Context, a: SimpleNamespace) -> Ids:
 
 
 def softmax_along(ctx: Context, ids: torch.Tensor, dim: int, kind: str = "exp") -> Ids:
-    """Entries of minus infinity have no weight: they leave the normalizer and become 0."""
+    """Entries of minus infinity have no weight: they leave the normalizer, and sums of products."""
     graph, hidden = ctx.graph, ctx.graph.constant(MINUS_INFINITY)
     moved = ids.movedim(dim, -1)
-    out = []
+    out: list[int] = []
     for row in moved.reshape(-1, moved.shape[-1]).tolist():
         normalizer = graph.bag("normalizer", [v for v in row if v != hidden])
-        masked = ZERO if kind == "exp" else hidden
+        masked = NOTHING if kind == "exp" else hidden
         out.extend(masked if v == hidden else graph.call(("softmax", kind), (v, normalizer)) for v in row)
     return Ids(shaped(out, moved.shape).ids.movedim(-1, dim))
 

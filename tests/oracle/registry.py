@@ -26,7 +26,9 @@ class Ids:
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule needs beside its arguments: the graph, the op, and whether symmetric pairs may be swapped."""
+    """What a rule needs beside its arguments: the graph, the op, and whether symmetric pairs may be
+    swapped.
+    """
 
     graph: ScalarGraph
     op: torch._ops.OpOverload
@@ -50,7 +52,9 @@ RULES: dict[str, Rule] = {}
 
 
 def expands(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for ops by name. A rule gets the op's arguments by their schema names, defaults filled in."""
+    """Register a rule for ops by name. A rule gets the op's arguments by their schema names, defaults filled
+    in.
+    """
 
     def register(rule: Rule) -> Rule:
         for name in names:
@@ -87,7 +91,9 @@ def invoke(op: torch._ops.OpOverload, bound: dict[str, Any]) -> Any:
 
 def has_ids(value: Any) -> bool:
     """Whether scalars that are not constant occur in an argument."""
-    return any(isinstance(leaf, Ids) for leaf in pytree.tree_leaves(value, is_leaf=lambda v: isinstance(v, Ids)))
+    return any(
+        isinstance(leaf, Ids) for leaf in pytree.tree_leaves(value, is_leaf=lambda v: isinstance(v, Ids))
+    )
 
 
 def wrap(out: Any) -> Any:

@@ -1,9 +1,9 @@
 """A hash-consed DAG of scalars: one vertex per distinct scalar expression.
 
-Every operation is one of two shapes. A *bag* is a label over a multiset of children (a sum, a product). A *call* is a
-label over an ordered tuple; positions are encoded by unary ``arg_p`` vertices, shared by all parents, so that in the
-end each vertex is a label over a *set* of children. Children and label determine the vertex, hence two automorphisms
-that agree on the leaves are equal: nothing is counted twice.
+Every operation is one of two shapes. A *bag* is a label over a multiset of children (a sum, a product). A
+*call* is a label over an ordered tuple; positions are encoded by unary ``arg_p`` vertices, shared by all parents,
+so that in the end each vertex is a label over a *set* of children. Children and label determine the vertex, hence
+two automorphisms that agree on the leaves are equal: nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
 ZERO = 0  # the vertex of the constant 0, so that the zeros that ATen's padding ops write are vertices already
+NOTHING = 1  # stands for the weight of a masked entry: no sum of products contains it
 
 
 class ScalarGraph:
     """Vertices are integers; ``label``, ``children``, ``height`` and ``movable`` are indexed by them.
 
-    A vertex is *movable* if a state scalar (parameter or persistent buffer) occurs in it. The others are fixed by
-    every automorphism. ``height`` is the longest path to a leaf.
+    A vertex is *movable* if a state scalar (parameter or persistent buffer) occurs in it. The others are
+    fixed by every automorphism. ``height`` is the longest path to a leaf.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,7 @@ class ScalarGraph:
         self._vertices: dict[tuple[int, tuple[int, ...]], int] = {}
         self._constants: dict[float | complex | str, int] = {}
         assert self.constant(0.0) == ZERO
+        assert self.leaf("nothing", movable=False) == NOTHING
 
     def label_of(self, label: Hashable) -> int:
         """The number of a label, which is any hashable value."""
@@ -45,7 +47,9 @@ class ScalarGraph:
 
     def constant(self, value: float | complex) -> int:
         """The vertex of a constant: one per value, whatever its dtype. All NaN are one."""
-        key = "nan" if value != value else value + 0  # -0.0 and 0.0 are equal keys already, and so are True and 1
+        key = (
+            "nan" if value != value else value + 0
+        )  # -0.0 and 0.0 are equal keys already, and so are True and 1
         found = self._constants.get(key)
         if found is None:
             found = self._constants[key] = self.leaf(("constant", key), movable=False)
@@ -69,7 +73,9 @@ class ScalarGraph:
         return self.node(self.label_of(label), (child,))
 
     def bag(self, label: Hashable, members: Iterable[int]) -> int:
-        """The vertex of a symmetric function of a multiset; a member that occurs k times is wrapped in ``times_k``."""
+        """The vertex of a symmetric function of a multiset; a member that occurs k times is wrapped in
+        ``times_k``.
+        """
         members = sorted(members)
         distinct = set(members)
         if len(distinct) < len(members):
@@ -81,7 +87,3 @@ class ScalarGraph:
         """The vertex of a function whose arguments are ordered; the first needs no position vertex."""
         wrapped = [self.unary(("arg", p), a) if p else a for p, a in enumerate(arguments)]
         return self.node(self.label_of(label), tuple(sorted(wrapped)))
-
-    def total(self, label: Hashable, members: Sequence[int]) -> int:
-        """A sum from which the terms that are the constant 0 were left out already; an empty one is 0."""
-        return self.bag(label, members) if members else ZERO

@@ -11,7 +11,9 @@ from .contract import pad_spatial, windows
 from .pointwise import elementwise, shaped
 from .registry import Context, Ids, expands, invoke
 
-LINEAR = [f"{kind}{rank}d" for rank in (1, 2, 3) for kind in ("avg_pool", "adaptive_avg_pool", "_adaptive_avg_pool")]
+LINEAR = [
+    f"{kind}{rank}d" for rank in (1, 2, 3) for kind in ("avg_pool", "adaptive_avg_pool", "_adaptive_avg_pool")
+]
 LINEAR += [f"{kind}{rank}d" for rank in (1, 2, 3) for kind in ("upsample_nearest", "_upsample_nearest_exact")]
 LINEAR += ["upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d"]
 LINEAR += ["_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_lanczos2d_aa"]
@@ -26,14 +28,17 @@ def linear_map(ctx: Context, a: SimpleNamespace, spatial: torch.Size, lead: list
 
 
 def weighted(ctx: Context, rows: list[list[int]], matrix: torch.Tensor) -> list[list[int]]:
-    """Each row of scalars times a constant matrix (inputs, outputs): a multiset of scalars with their weights."""
+    """Each row of scalars times a constant matrix (inputs, outputs): a multiset of scalars with their
+    weights.
+    """
     graph = ctx.graph
     columns = [
         [(i, ("scale", float(f"{w:.9g}"))) for i, w in enumerate(column) if abs(w) > 1e-12]
         for column in matrix.T.tolist()
     ]
     return [
-        [graph.total("dot", [graph.unary(weight, row[i]) for i, weight in column]) for column in columns] for row in rows
+        [graph.bag("dot", [graph.unary(weight, row[i]) for i, weight in column]) for column in columns]
+        for row in rows
     ]
 
 
@@ -57,6 +62,27 @@ def col2im(ctx: Context, a: SimpleNamespace) -> Ids:
     return shaped([v for row in out for v in row], (*lead, *matrix.shape[1:]))
 
 
+@expands("grid_sampler_2d", "grid_sampler_3d")
+def grid_sampler(ctx: Context, a: SimpleNamespace) -> Ids:
+    """Linear in the input if the grid is constant; otherwise a function of a channel's ordered pixels and the
+    point.
+    """
+    ids, rank = ctx.ids(a.input), int(ctx.name[-2])
+    channels = ids.flatten(2)  # (N, C, pixels)
+    if isinstance(a.grid, Ids):
+        points = a.grid.ids.flatten(1, -2).tolist()
+        columns = [[ctx.graph.call("column", pixels) for pixels in image] for image in channels.tolist()]
+        pairs = [(c, p) for image, grid in zip(columns, points) for c in image for p in grid]
+        flat = [ctx.graph.call("sample", (column, *point)) for column, point in pairs]
+    else:
+        basis = torch.eye(channels.shape[-1], dtype=torch.float64).reshape(1, -1, *ids.shape[2:])
+        grids = [g.double().unsqueeze(0) for g in a.grid]
+        matrices = [invoke(ctx.op, {**vars(a), "input": basis, "grid": g})[0].flatten(1) for g in grids]
+        out = [weighted(ctx, image, matrix) for image, matrix in zip(channels.tolist(), matrices)]
+        flat = [v for image in out for row in image for v in row]
+    return shaped(flat, (*ids.shape[:2], *a.grid.shape[1 : 1 + rank]))
+
+
 def per_dim(value: Any, rank: int, default: list[int]) -> list[int]:
     """A pooling argument as one number per spatial dimension."""
     if isinstance(value, int):
@@ -72,7 +98,8 @@ def max_pool(ctx: Context, a: SimpleNamespace) -> Any:
     ids = a.self.ids
     kernel = per_dim(a.kernel_size, rank, [])
     stride, padding, dilation = (
-        per_dim(v, rank, d) for v, d in ((a.stride, kernel), (a.padding, [0] * rank), (a.dilation, [1] * rank))
+        per_dim(v, rank, d)
+        for v, d in ((a.stride, kernel), (a.padding, [0] * rank), (a.dilation, [1] * rank))
     )
     probe = invoke(ctx.op, {**vars(a), "self": torch.zeros(1, 1, *ids.shape[-rank:])})
     sizes = (probe[0] if isinstance(probe, tuple) else probe).shape[2:]

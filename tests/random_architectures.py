@@ -1,0 +1,146 @@
+"""Random architectures: programs of up to six ops, composed by hypothesis.
+
+    python -m tests.random_architectures N SEED [DEPTH]
+
+prints the share of N programs whose order is the true one, and each mismatch shrunk to a minimal program.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import warnings
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import autoperm
+from autoperm.capture import capture
+from tests.oracle import true_order
+from tests.random_ops import OPS, WIDTHS
+from tests.trained import soundness, trained_like
+
+Instruction = tuple[Any, ...]
+Program = tuple[int, tuple[Instruction, ...]]  # width of the first layer, instructions
+
+
+class Choices:
+    """The instructions possible at a width, each a tuple (name, *arguments)."""
+
+    def __init__(self, c: int):
+        halves = [n for n in (2, 3) if c % n == 0]
+        self.all: list[list[Instruction]] = [
+            [("linear", w) for w in WIDTHS],
+            [("residual",)],
+            [("norm", kind) for kind in ("layer", "rms", "batch", "group")],
+            [("attention", kind) for kind in ("fused", "separate", "grouped")],
+            [("grouped", n) for n in (*halves, c)],
+            [("conv",)],
+            [("heads", n, kind) for n in halves for kind in ("softmax", "norm", "max", "across")],
+            [("concat", w - c) for w in WIDTHS if w > c],
+            [("split", k) for k in range(1, c)],
+            [("shuffle", n) for n in halves],
+            [("cut", a, b) for a in range(c) for b in range(a + 1, c + 1) if b - a < c],
+            [("flip", add) for add in (False, True)] + [("mirror",)],
+            [("reduce", kind) for kind in ("tokens", "channels")],
+            [("gate",)],
+            [("shared",)],
+            [("glu", w) for w in (4, 6)],
+            [("scale",)],
+            [("roll", k) for k in range(1, c)],
+            [("gather", seed) for seed in range(4)],
+        ]
+
+
+def width_after(c: int, instruction: Instruction) -> int:
+    name = instruction[0]
+    return {"linear": instruction[-1], "glu": instruction[-1], "cut": 4}.get(name, c + instruction[1] if name == "concat" else c)
+
+
+@st.composite
+def programs(draw: st.DrawFn, depth: int = 6) -> Program:
+    """Programs of one to ``depth`` instructions."""
+    first = c = draw(st.sampled_from(WIDTHS))
+    found = []
+    for _ in range(draw(st.integers(1, depth))):
+        family = draw(st.sampled_from([f for f in Choices(c).all if f]))
+        found.append(draw(st.sampled_from(family)))
+        c = width_after(c, found[-1])
+    return first, tuple(found)
+
+
+def random_program(seed: int, depth: int = 6) -> Program:
+    """A program of exactly ``depth`` instructions from a seed alone, for fixed sets."""
+    rng = random.Random(seed)
+    first = c = rng.choice(WIDTHS)
+    found = []
+    for _ in range(depth):
+        found.append(rng.choice(rng.choice([f for f in Choices(c).all if f])))
+        c = width_after(c, found[-1])
+    return first, tuple(found)
+
+
+class Net(nn.Module):
+    """A linear layer, the program, a linear layer."""
+
+    def __init__(self, program: Program):
+        super().__init__()
+        first, instructions = program
+        self.first = nn.Linear(2, first)
+        body, c = [], first
+        for name, *arguments in instructions:
+            body.append(OPS[name](c, *arguments))
+            c = width_after(c, (name, *arguments))
+        self.body, self.last = nn.Sequential(*body), nn.Linear(c, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.body(torch.tanh(self.first(x))))
+
+
+def build(program: Program) -> tuple[nn.Module, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = trained_like(Net(program))
+        return net, torch.randn(1, 2, 2, dtype=torch.float64)
+
+
+def orders(program: Program) -> tuple[int, int, float]:
+    """The order found, the true one, and the worst error of random elements."""
+    net, x = build(program)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", autoperm.UnsupportedOpWarning)
+        spec = autoperm.infer(net, x)
+    return spec.order, true_order(capture(net, x)), soundness(net, spec, x, samples=2)
+
+
+def shrink(program: Program) -> Program:
+    """Drop instructions while the order still differs from the true one."""
+    first, body = program
+    for k in range(len(body)):
+        try:
+            candidate = (first, (*body[:k], *body[k + 1 :]))
+            found, true, error = orders(candidate)
+        except (RuntimeError, ValueError, IndexError):  # widths no longer fit
+            continue
+        if found != true or error > 1e-10:
+            return shrink(candidate)
+    return program
+
+
+def main(count: int, seed: int, depth: int) -> None:
+    equal = 0
+    for k in range(count):
+        program = random_program(seed * 100_003 + k, depth)
+        found, true, error = orders(program)
+        equal += found == true
+        if found != true or error > 1e-10:
+            small = shrink(program)
+            kind = "UNSOUND" if error > 1e-10 or found > true else "small"
+            print(kind, small, *orders(small)[:2], f"error {error:.1e}, from {program}", flush=True)
+    print(f"{equal} of {count} equal at depth {depth}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 6)

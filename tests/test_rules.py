@@ -1,0 +1,151 @@
+"""Every op rule: sound, and as large as the truth, on the op between free operands."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from autoperm.capture import capture
+from autoperm.errors import UnknownOpError
+from autoperm.infer import UnsupportedOpWarning, infer, infer_captured
+from autoperm.rules import registered, rule
+from module_cases import CASES as MODULES
+from oracle import true_order
+from rule_cases import CASES as OPS
+from sandwich import Case, Sandwich, trained, unsoundness
+from torch import Tensor, nn
+
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.mark.parametrize("case", [*OPS, *MODULES], ids=lambda case: case.name)
+def test_rule(case: Case) -> None:
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = trained(Sandwich(case, generator), generator)
+    dtype = torch.float32 if case.single else torch.float64
+    inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in model.inputs)
+    captured = capture(model.to(dtype), inputs)
+    spec = infer_captured(captured)
+    model.double()
+    assert bool(spec.unsupported) == case.unsupported, spec.unsupported
+    if not case.unsupported:
+        error, change = unsoundness(model, spec, inputs, range(3))
+        assert error < 1e-10
+        assert change > 0 or case.constant, "a constant output shows nothing"
+    expected = true_order(captured, swaps=False) if case.order is None else case.order
+    assert expected in (0, spec.order)
+
+
+def test_every_rule_is_for_an_op() -> None:
+    missing = {name for name in registered() if not _exists(name)}
+    assert not missing
+
+
+def _exists(name: str) -> bool:
+    namespace, packet, *overload = name.split(".")
+    found = getattr(getattr(torch.ops, namespace), packet, None)
+    return found is not None and all(hasattr(found, part) for part in overload)
+
+
+def test_registering_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="aten.relu has a rule already: autoperm.rules.pointwise"):
+        rule("aten.relu")(lambda op: None)
+
+
+class Unknown(nn.Module):
+    """An op that autoperm has never heard of, between two layers, beside one that does not meet it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.odd, self.last = nn.Linear(3, 4), Odd(), nn.Linear(4, 2)
+        self.beside = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.odd(self.first(x))) + self.beside(x)
+
+
+class Odd(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.autoperm_tests.odd(x)
+
+
+@torch.library.custom_op("autoperm_tests::odd", mutates_args=())
+def odd(x: Tensor) -> Tensor:
+    return x * torch.arange(x.shape[-1]).to(x)
+
+
+@odd.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def test_unknown_op_is_pinned_and_reported() -> None:
+    with pytest.warns(UnsupportedOpWarning, match=r"autoperm_tests.odd.*in odd.*\(2, 4\)"):
+        spec = infer(Unknown(), torch.randn(2, 3))
+    (unsupported,) = spec.unsupported
+    assert unsupported.op == "autoperm_tests.odd.default"
+    assert unsupported.node and unsupported.module_path == "odd" and unsupported.shapes == ((2, 4),)
+    assert spec.order == 120, "only what the op touches is pinned"
+    assert "no rule" in spec.pinned["first.weight", 0] and "no rule" in spec.pinned["last.weight", 1]
+
+
+def test_unknown_op_can_be_an_error() -> None:
+    with pytest.raises(UnknownOpError) as error:
+        infer(Unknown(), torch.randn(2, 3), on_unknown="error")
+    for part in ("autoperm_tests.odd", "at node odd", "in odd", "(2, 4)", "autoperm/rules/"):
+        assert part in str(error.value)
+
+
+def test_integer_parameters_are_pinned() -> None:
+    class Quantised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+            self.scale = nn.Parameter(torch.arange(4, dtype=torch.int8), requires_grad=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x) * self.scale)
+
+    spec = infer(Quantised(), torch.randn(2, 3))
+    assert spec.order == 1
+    assert spec.pinned["scale", 0] == "scale is an integer tensor (int8)"
+    assert spec.pinned["first.weight", 0] == "scale is an integer tensor (int8)"
+
+
+def test_linear_algebra_pins_only_its_matrices() -> None:
+    layer = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4))
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4), layer, nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    spec = infer(model, torch.randn(1, 3))
+    assert not spec.unsupported
+    assert spec.order % (120 * 720) == 0, "the layers beside it are free"
+    assert any("matri" in reason or "triang" in reason for reason in spec.pinned.values())
+
+
+@pytest.mark.parametrize("tracer", ["export"])
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_kept_whole(make: type[nn.RNNBase], tracer: str) -> None:
+    """``torch.export`` keeps all layers and directions in one op."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(2, 3), nn.Linear(4, 2)
+            self.core = make(3, 2, num_layers=2, bidirectional=True, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.core(self.first(x))[0])
+
+    model, x = Model(), torch.randn(1, 2, 2)
+    kept = infer_captured(capture(model, x, tracers=[tracer]))
+    unrolled = capture(model.double(), x.double())
+    assert not kept.unsupported
+    assert kept.order == infer_captured(unrolled).order == true_order(unrolled, swaps=False)
