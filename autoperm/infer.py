@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import networkx as nx
@@ -16,6 +16,8 @@ from torch import nn
 
 from autoperm.capture import Capture, capture
 from autoperm.errors import AutopermError, UnknownOpError
+from autoperm.inference.cells import Cell
+from autoperm.inference.classes import is_identity
 from autoperm.inference.dependence import Dependence
 from autoperm.inference.engine import Engine
 from autoperm.inference.solve import solve
@@ -123,27 +125,80 @@ class _Builder:
         )
 
     def _layout(self, name: str, tensor: Tensor) -> Layout:
-        pieces = tuple(self._pieces(axis, n) for axis, n in zip(tensor.dims, tensor.sizes, strict=True))
-        cells = {}
+        boxes: dict[tuple, list[Cell]] = {}
         for cell in self.cells.cells(tensor):
             items = self.cells.of.get((tensor.id, cell))
             if items is not None:
-                cells[cell] = tuple(self._factors(name, j, item) for j, item in enumerate(items))
-        return Layout(tensor.sizes, pieces, cells)
+                key = tuple(self._box(item, piece) for item, piece in zip(items, cell, strict=True))
+                boxes.setdefault(key, []).append(cell)
+        pieces: list[dict[tuple[int, ...], np.ndarray]] = [{} for _ in tensor.dims]
+        cells = {}
+        for members in boxes.values():
+            place, factors = [], []
+            for j in range(len(tensor.dims)):
+                runs = tuple(sorted({cell[j] for cell in members}))
+                positions, found = self._dimension(name, tensor, j, members, runs)
+                pieces[j].setdefault(runs, positions)
+                place.append(list(pieces[j]).index(runs))
+                factors.append(found)
+            cells[tuple(place)] = tuple(factors)
+        return Layout(tensor.sizes, tuple(tuple(p.values()) for p in pieces), cells)
 
-    def _pieces(self, axis: int | None, size: int) -> tuple[np.ndarray, ...]:
-        count = self.cells.partition.pieces(axis)
-        if axis is None or count == 1:
-            return (np.arange(size),)
-        return tuple(self.cells.partition.positions(axis, p) for p in range(count))
+    def _box(self, item: int | None, piece: int) -> object:
+        """Cells with the same boxes along all dimensions hold what is one leaf after all."""
+        if item is None or not any(leaf in self.solution.merged for leaf, _ in self.solution.describe(item)[1]):
+            return piece
+        return self._merged_leaves(item)
+
+    def _merged_leaves(self, item: int) -> tuple[int, ...]:
+        """The leaves of a class, outermost first, merged where they are one."""
+        return tuple(self.solution.merged.get(leaf, (leaf, 0))[0] for leaf, _ in self.solution.describe(item)[1])
+
+    def _dimension(
+        self, name: str, tensor: Tensor, j: int, members: list[Cell], runs: tuple[int, ...]
+    ) -> tuple[np.ndarray, Factors]:
+        """The positions of a box along one dimension, and the factors they are."""
+        axis, first = tensor.dims[j], self.cells.of[tensor.id, members[0]][j]
+        if axis is None:
+            return np.arange(tensor.sizes[j]), Factors()
+        if len(runs) == 1 and not isinstance(self._box(first, 0), tuple):
+            return self.cells.partition.positions(axis, runs[0]), self._factors(name, j, first)
+        at, inside = [], []
+        for run in runs:
+            item = next(self.cells.of[tensor.id, cell][j] for cell in members if cell[j] == run)
+            at.append(self.cells.partition.positions(axis, run))
+            inside.append(self._merged_positions(item, len(at[-1])))  # type: ignore[arg-type]
+        order = np.argsort(np.concatenate(at))
+        relabel = np.concatenate(inside)[order]
+        leaves = [m for m in self._merged_leaves(first) if self.cells.classes.size[m] > 1]  # type: ignore[arg-type]
+        self._note_moves(name, j, leaves)
+        factors = (Factor(self._id(leaf)) for leaf in leaves)
+        return np.concatenate(at)[order], Factors(factors, None if is_identity(relabel) else relabel)
+
+    def _merged_positions(self, item: int, n: int) -> np.ndarray:
+        """The positions of a piece in the product of its merged leaves."""
+        relabel, refs = self.solution.describe(item)
+        position = np.arange(n) if relabel is None else relabel
+        size, inner, total = self.cells.classes.size, n, np.zeros(n, dtype=np.int64)
+        for leaf, turn in refs:
+            inner //= size[leaf]
+            digit = (position // inner) % size[leaf]
+            merged, start = self.solution.merged.get(leaf, (leaf, 0))
+            total = total * size[merged] + (digit if turn is None else turn[digit]) + start
+        return total
 
     def _factors(self, name: str, dim: int, item: int | None) -> Factors:
+        """The factors of a piece; leaves of size 1 cannot move and are left out."""
         if item is None:
             return Factors()
         relabel, refs = self.solution.describe(item)
-        for place, (leaf, _) in enumerate(refs):
-            self.moves.setdefault(leaf, {}).setdefault((name, dim), place if len(refs) > 1 else -1)
+        refs = [ref for ref in refs if self.cells.classes.size[ref[0]] > 1]
+        self._note_moves(name, dim, [leaf for leaf, _ in refs])
         return Factors((Factor(self._id(leaf), turn) for leaf, turn in refs), relabel)
+
+    def _note_moves(self, name: str, dim: int, leaves: Sequence[int]) -> None:
+        for place, leaf in enumerate(leaves):
+            self.moves.setdefault(leaf, {}).setdefault((name, dim), place if len(leaves) > 1 else -1)
 
     def _id(self, leaf: int) -> int:
         if leaf not in self.ids:

@@ -85,9 +85,9 @@ class Cells:
             return None
         root = self.system.find(axis)
         size = self.partition.piece_size(root, piece)
-        if size == 1:
+        if size == 1 and root not in self.partition.colors:
             return None
-        new = self.classes.leaf(size, cuttable=True)
+        new = self.classes.leaf(size, cuttable=size > 1)
         self.origin[new] = (root, piece)
         if root in self.system.opaque:
             self.classes.pin((new, None), self.system.opaque[root], blur=True)
@@ -259,12 +259,16 @@ class Cells:
 
     def _restrict(self, r: Restriction) -> None:
         result = r.part if r.part_is_result else r.whole
+        selected = [dim for dim, part_dim, index in r.dims if part_dim is None and index is not None]
         for whole, part, shared in self._options(r):
             if not self.is_live(result, part if r.part_is_result else whole):
                 continue
             of_whole, of_part = self.classes_of(r.whole, whole), self.classes_of(r.part, part)
             if r.whole.quiet or r.part.quiet:
                 self.shared.append((r, whole, part, [(dim, part_dim) for dim, part_dim, _ in shared]))
+            for dim in selected:
+                if of_whole[dim] is not None:
+                    self.classes.stuck.update(self.classes.leaves((of_whole[dim], None)))  # type: ignore[arg-type]
             for dim, part_dim, relabel in shared:
                 a, b = of_part[part_dim], of_whole[dim]
                 if a is None and b is None:

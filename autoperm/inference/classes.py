@@ -48,7 +48,11 @@ def is_identity(relabel: np.ndarray | None) -> bool:
 
 
 class Classes:
-    """The union-find. Classes are small integers; sizes are at least 2, as smaller ones cannot move."""
+    """The union-find. Classes are small integers.
+
+    A class of size 1 cannot move by itself; where its axis is cut, it stands for a position that may yet turn out to be
+    exchangeable with others (see ``merging``). It is *stuck* where the union-find has lost track of it.
+    """
 
     def __init__(self) -> None:
         self.parent: list[int] = []
@@ -57,6 +61,7 @@ class Classes:
         self.factors: list[tuple[Ref, ...] | None] = []
         self.pinned: dict[int, str] = {}  # leaf root -> reason
         self.blurred: set[int] = set()  # leaf roots on which nothing may depend
+        self.stuck: set[int] = set()  # leaf roots that must not be merged with others
         self.cuttable: set[int] = set()  # classes whose axis can be cut finer on request
         self.allow_cuts = True
 
@@ -152,13 +157,25 @@ class Classes:
             if between is not None:
                 self._tie_to_itself(ra, between)
         elif self.factors[ra] is None:
-            self._link(ra, rb, between)
+            self._define(ra, rb, between)
         elif self.factors[rb] is None:
-            self._link(rb, ra, inverse(between))
+            self._define(rb, ra, inverse(between))
         else:
             self._unify_products(ra, rb, between)
 
     # -- the cases of unify --------------------------------------------------------------------------------
+
+    def _define(self, leaf: int, root: int, relabel: np.ndarray | None) -> None:
+        """Make a leaf a synonym of ``root``, unless it is that up to factors of size 1."""
+        if self.factors[root] is None or leaf not in (inside := self.leaves((root, None))):
+            self._link(leaf, root, relabel)
+            return
+        self.stuck.update(inside)
+        of, refs = self.describe((root, None))
+        own = next(r for item, r in refs if item == leaf)
+        turn = compose(own, compose(of, relabel))
+        if turn is not None and self.size[leaf] > 1:
+            self._tie_to_itself(leaf, turn)
 
     def _link(self, child: int, root: int, relabel: np.ndarray | None) -> None:
         """Make a leaf a synonym of ``root``, which inherits what is known of it."""
@@ -166,6 +183,8 @@ class Classes:
         reason = self.pinned.pop(child, None)
         blurred = child in self.blurred
         self.blurred.discard(child)
+        if child in self.stuck:
+            self.stuck.update(self.leaves((root, None)))
         if reason is not None:
             self.pin((root, None), reason, blur=blurred)
         elif blurred:
@@ -200,6 +219,12 @@ class Classes:
             na, nb = self.size[a[0]], self.size[b[0]]
             if na == nb:
                 self.unify(a, b)
+            elif na == 1:
+                self.stuck.add(a[0])
+                right.append(b)
+            elif nb == 1:
+                self.stuck.add(b[0])
+                left.append(a)
             elif na % nb == 0:
                 outer, inner = self._split(a, nb)
                 left.append(outer)
@@ -215,6 +240,8 @@ class Classes:
                 right.append(b)
             else:
                 self._conflict(self._span(a, left, b, right), "the axis is viewed in two ways that do not fit")
+
+        self.stuck.update(leaf for ref in (*left, *right) for leaf in self.leaves(ref))
 
     def _pop(self, stack: list[Ref]) -> Ref:
         """The innermost leaf of a stack; what was a leaf when it was pushed may have been split since."""
@@ -266,8 +293,12 @@ class Classes:
         """A product read through a relabelling as a product of the same leaves, if it is one."""
         n = len(relabel)
         inner, placed = n, []
+        points = [ref for ref in leaves if self.size[ref[0]] == 1]
+        self.stuck.update(leaf for leaf, _ in points)
         for leaf, own in leaves:
             size = self.size[leaf]
+            if size == 1:
+                continue
             inner //= size
             digit = (relabel // inner) % size
             stride = int(np.argmax(digit != digit[0]))
@@ -282,7 +313,7 @@ class Classes:
             if stride != expected:
                 return None
             expected *= self.size[leaf]
-        return [ref for _, ref in sorted(placed, key=lambda p: -p[0])]
+        return points + [ref for _, ref in sorted(placed, key=lambda p: -p[0])]
 
     def _tie_to_itself(self, root: int, turn: np.ndarray) -> None:
         """Position j and position ``turn[j]`` move together: what is left is the centraliser of ``turn``.

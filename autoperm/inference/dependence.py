@@ -15,6 +15,7 @@ import networkx as nx
 
 from autoperm.inference.cells import Cells
 from autoperm.inference.classes import Product
+from autoperm.inference.merging import Merging
 from autoperm.inference.quiet import quiet_leaves
 from autoperm.inference.system import Frame
 
@@ -28,11 +29,27 @@ class Dependence:
     def __init__(self, cells: Cells):
         self.cells = cells
         self.of: dict[int, set[int]] = {}
+        self.merged: dict[int, tuple[int, int]] = {}  # leaf -> merged leaf, where its positions start there
         self._leaves: dict[int, tuple[int, ...]] = {}
         self._described: dict[int, Product] = {}
         self._seen: set[tuple[Label, frozenset[int]]] = set()
 
     def solve(self) -> Dependence:
+        self._narrow_all()
+        if self.cells.partition.colors:
+            for items in list(self.cells.of.values()):
+                for item in items:
+                    if item is not None:
+                        self.describe(item)  # may find leaves that must not be merged
+            self.merged = Merging(self.cells, self._factors, self.of).solve()
+            if self.merged:
+                self._leaves.clear()
+                self._narrow_all()
+        return self
+
+    def _narrow_all(self) -> None:
+        self.of.clear()
+        self._seen.clear()
         quiet = quiet_leaves(self.cells, self.leaves)
         for tensor in self.cells.system.tensors:
             for cell in self.cells.cells(tensor):
@@ -41,7 +58,9 @@ class Dependence:
         for frame, _, letters in self.cells.joint:
             self._agree(frame, letters)
         self._close()
-        return self
+
+    def _factors(self, item: int) -> tuple[int, ...]:
+        return tuple(leaf for leaf, _ in self.describe(item)[1])
 
     def describe(self, item: int) -> Product:
         """A class as a product of leaves; see :meth:`Classes.describe`."""
@@ -53,7 +72,8 @@ class Dependence:
     def leaves(self, item: int) -> tuple[int, ...]:
         found = self._leaves.get(item)
         if found is None:
-            found = self._leaves[item] = tuple(self.cells.classes.leaves((item, None)))
+            found = tuple(self.merged.get(m, (m, 0))[0] for m in self.cells.classes.leaves((item, None)))
+            self._leaves[item] = found
         return found
 
     def label(self, items: Sequence[int | None]) -> Label:
@@ -101,6 +121,7 @@ class Dependence:
         classes = self.cells.classes
         for leaf, seen in self.of.items():
             seen -= classes.blurred
+            seen.difference_update([m for m in seen if classes.size[m] == 1])
             seen.discard(leaf)
         free = [leaf for leaf in self.of if leaf not in classes.pinned]
         changed = True
@@ -117,7 +138,8 @@ class Dependence:
         """Free leaves, those that depend on one another together, each after what it depends on."""
         graph = nx.DiGraph()
         pinned = self.cells.classes.pinned
-        graph.add_nodes_from(leaf for leaf in self.of if leaf not in pinned)
+        size = self.cells.classes.size
+        graph.add_nodes_from(leaf for leaf in self.of if leaf not in pinned and size[leaf] > 1)
         graph.add_edges_from((m, leaf) for leaf in graph.nodes for m in self.of[leaf] if m not in pinned)
         condensed = nx.condensation(graph)
         order = nx.lexicographical_topological_sort(condensed, key=lambda c: min(condensed.nodes[c]["members"]))

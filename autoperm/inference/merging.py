@@ -1,0 +1,102 @@
+"""Undo cuts that turn out not to matter.
+
+Axes are cut into pieces everywhere at once, so an axis that is cut for one head is cut for all. Afterwards leaves that
+are cut apart for nothing are merged again: two leaves are one where each occurrence of one has the other as its
+sibling, in the neighbouring cell along the same dimension, with all else in the two cells the same. Then no statement
+tells them apart, since every tensor that the statements relate has both or neither.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from autoperm.inference.cells import Cell, Cells
+
+#: (tensor id, negative for the joint space of a statement; cell, dimension, place among the dimension's factors)
+Place = tuple[int, Cell, int, int]
+#: The leaves of each dimension of a cell, in the order of its factors.
+Shape = tuple[tuple[int, ...] | None, ...]
+
+
+class Merging:
+    """Finds which leaves are one; ``into`` maps a leaf to the merged leaf and where its positions start there."""
+
+    def __init__(self, cells: Cells, factors: Callable[[int], tuple[int, ...]], depends: Mapping[int, set[int]]):
+        self.cells, self.depends = cells, depends
+        self.into: dict[int, tuple[int, int]] = {}
+        self.shapes: dict[tuple[int, Cell], Shape] = {}
+        self.places: dict[int, list[Place]] = defaultdict(list)
+        for (tensor, cell), items in cells.of.items():
+            self._note(tensor, cell, items, factors)
+        # The joint index space of a statement counts as a tensor: a flattened dimension of its members hides which
+        # of its letters two cells differ in.
+        number: dict[int, int] = {}
+        for frame, joint, letters in cells.joint:
+            self._note(-1 - number.setdefault(id(frame), len(number)), joint, letters, factors)
+
+    def _note(
+        self, tensor: int, cell: Cell, items: Sequence[int | None], factors: Callable[[int], tuple[int, ...]]
+    ) -> None:
+        shape = tuple(None if item is None else factors(item) for item in items)
+        self.shapes[tensor, cell] = shape
+        for dim, leaves in enumerate(shape):
+            for k, leaf in enumerate(leaves or ()):
+                self.places[leaf].append((tensor, cell, dim, k))
+
+    def solve(self) -> dict[int, tuple[int, int]]:
+        alike: dict[tuple, list[int]] = defaultdict(list)
+        for leaf, places in self.places.items():
+            if self._may_merge(leaf):
+                alike[self._signature(leaf, places)].append(leaf)
+        for leaves in alike.values():
+            if len(leaves) > 1:
+                self._merge_among(leaves)
+        return self.into
+
+    def _may_merge(self, leaf: int) -> bool:
+        classes = self.cells.classes
+        return leaf not in classes.pinned and leaf not in classes.stuck and leaf not in classes.blurred
+
+    def _signature(self, leaf: int, places: list[Place]) -> tuple:
+        """Leaves can only be one if they occur in the same places of the same tensors and depend on the same."""
+        where = tuple(sorted((tensor, dim, k) for tensor, _, dim, k in places))
+        return where, frozenset(self.depends.get(leaf, ()))
+
+    def _merge_among(self, leaves: list[int]) -> None:
+        found: list[list[int]] = []
+        for leaf in sorted(leaves, key=lambda x: self.places[x][0]):
+            home = next((c for c in found if all(self._siblings(leaf, m) and self._siblings(m, leaf) for m in c)), None)
+            if home is None:
+                found.append([leaf])
+            else:
+                home.append(leaf)
+        for members in found:
+            if len(members) > 1:
+                self._join(members)
+
+    def _join(self, members: list[int]) -> None:
+        size = self.cells.classes.size
+        new = self.cells.classes.leaf(sum(size[m] for m in members))
+        start = 0
+        for member in members:
+            self.into[member] = (new, start)
+            start += size[member]
+
+    def _siblings(self, leaf: int, other: int) -> bool:
+        """Whether each occurrence of a leaf has exactly one of the other beside it, all else being the same."""
+        by_row: dict[tuple, list[Cell]] = defaultdict(list)
+        for tensor, cell, dim, k in self.places[other]:
+            by_row[tensor, dim, k, cell[:dim], cell[dim + 1 :]].append(cell)
+        for tensor, cell, dim, k in self.places[leaf]:
+            beside = by_row.get((tensor, dim, k, cell[:dim], cell[dim + 1 :]), ())
+            same = [c for c in beside if self._same_but(tensor, cell, c, dim, k)]
+            if len(same) != 1:
+                return False
+        return True
+
+    def _same_but(self, tensor: int, cell: Cell, other: Cell, dim: int, k: int) -> bool:
+        one, two = self.shapes[tensor, cell], self.shapes[tensor, other]
+        a, b = one[dim] or (), two[dim] or ()
+        rest = all(x == y for d, (x, y) in enumerate(zip(one, two, strict=True)) if d != dim)
+        return rest and len(a) == len(b) and all(x == y for i, (x, y) in enumerate(zip(a, b, strict=True)) if i != k)
