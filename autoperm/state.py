@@ -70,6 +70,15 @@ def check_pair(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> 
         raise StateError(_listed("the two models differ", wrong, "Both must have the same architecture."))
 
 
+def distance(spec: PermutationSpec, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:
+    """The L2 distance between the parameters of two models, tied ones counted once."""
+    total = 0.0
+    for home in spec.parameters:
+        name = next(n for n, h in spec.aliases.items() if h == home and n in a)
+        total += float(((a[name].double() - b[name].double()) ** 2).sum())
+    return total**0.5
+
+
 def check_finite(state: Mapping[str, torch.Tensor], what: str) -> None:
     """Check that all weights are finite.
 

@@ -23,8 +23,7 @@ def add(name: str, factory: Callable[[], nn.Module], *operands: Any, **options: 
 
 # -- activations -----------------------------------------------------------------------------------------------------
 
-for _name in """ELU Hardshrink Hardsigmoid Hardtanh Hardswish LeakyReLU LogSigmoid PReLU ReLU ReLU6 RReLU SELU CELU GELU Sigmoid
-SiLU Mish Softplus Softshrink Softsign Tanh Tanhshrink Softmin Softmax LogSoftmax Dropout AlphaDropout Identity""".split():
+for _name in ["ELU", "Hardshrink", "Hardsigmoid", "Hardtanh", "Hardswish", "LeakyReLU", "LogSigmoid", "PReLU", "ReLU", "ReLU6", "RReLU", "SELU", "CELU", "GELU", "Sigmoid", "SiLU", "Mish", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Softmin", "Softmax", "LogSoftmax", "Dropout", "AlphaDropout", "Identity"]:
     _options = {"dim": 1} if _name in ("Softmin", "Softmax", "LogSoftmax") else {}
     _order = {"order": 720, "why": "the oracle has no expansion"} if _name == "RReLU" else {}
     add(_name, partial(getattr(nn, _name), **_options), (2, 3), **_order)
@@ -61,10 +60,10 @@ add("CrossMapLRN2d", lambda: nn.CrossMapLRN2d(2), (2, -3, -2, -1), order=2, why=
 
 # -- pooling and resampling ------------------------------------------------------------------------------------------------
 
-for _name in "MaxPool2d AvgPool2d LPPool2d ReflectionPad2d ReplicationPad2d ZeroPad2d CircularPad2d ConstantPad2d Upsample".split():
+for _name in ["MaxPool2d", "AvgPool2d", "LPPool2d", "ReflectionPad2d", "ReplicationPad2d", "ZeroPad2d", "CircularPad2d", "ConstantPad2d", "Upsample"]:
     _args = {"LPPool2d": (2, 2), "ConstantPad2d": (1, 0.5), "Upsample": (None, 2)}.get(_name, (1 if "Pad" in _name else 2,))
     add(_name, partial(getattr(nn, _name), *_args), (2, 3, -2, -2))
-for _name in "AdaptiveAvgPool2d AdaptiveMaxPool2d".split():
+for _name in ["AdaptiveAvgPool2d", "AdaptiveMaxPool2d"]:
     add(_name, partial(getattr(nn, _name), (2, 1)), (2, 3, -3, -2))
 add("ZeroPad1d", lambda: nn.ZeroPad1d(1), (2, -3))
 add("UpsamplingBilinear2d", lambda: nn.UpsamplingBilinear2d(scale_factor=2), (1, 2, -2, -2))

@@ -43,7 +43,7 @@ class Choices:
             [("split", k) for k in range(1, c)],
             [("shuffle", n) for n in halves],
             [("cut", a, b) for a in range(c) for b in range(a + 1, c + 1) if b - a < c],
-            [("flip", add) for add in (False, True)] + [("mirror",)],
+            [("flip", add) for add in (False, True)],
             [("reduce", kind) for kind in ("tokens", "channels")],
             [("gate",)],
             [("shared",)],
@@ -122,7 +122,7 @@ def shrink(program: Program) -> Program:
         try:
             candidate = (first, (*body[:k], *body[k + 1 :]))
             found, true, error = orders(candidate)
-        except (RuntimeError, ValueError, IndexError):  # widths no longer fit
+        except (RuntimeError, ValueError, IndexError, autoperm.AutopermError):  # widths no longer fit
             continue
         if found != true or error > 1e-10:
             return shrink(candidate)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (the usual name)
+from torch.nn import functional as F
 
 #: Instruction name -> module of (channels, argument); the module keeps or changes the number of channels.
 OPS: dict[str, Callable[..., nn.Module]] = {}

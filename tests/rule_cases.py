@@ -25,11 +25,7 @@ def ints(*shape: int, high: int) -> Tensor:
 
 # -- pointwise -----------------------------------------------------------------------------------------------
 
-UNARY = """
-abs acos acosh asin asinh atan atanh ceil clamp_min cos cosh digamma erf erfc erfinv exp exp2 expm1 floor frac lgamma log
-log10 log1p log2 logit neg reciprocal round rsqrt sigmoid sign sin sinc sinh sqrt square tan tanh trunc isnan isinf
-isfinite positive signbit sgn deg2rad rad2deg nan_to_num i0 angle logical_not
-""".split()
+UNARY = ["abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "clamp_min", "cos", "cosh", "digamma", "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "floor", "frac", "lgamma", "log", "log10", "log1p", "log2", "logit", "neg", "reciprocal", "round", "rsqrt", "sigmoid", "sign", "sin", "sinc", "sinh", "sqrt", "square", "tan", "tanh", "trunc", "isnan", "isinf", "isfinite", "positive", "signbit", "sgn", "deg2rad", "rad2deg", "nan_to_num", "i0", "angle", "logical_not"]
 for _op in UNARY:
 
     def _unary(x: Tensor, op: str = _op) -> Tensor:
@@ -37,10 +33,9 @@ for _op in UNARY:
         return torch.clamp_min(x, 1.5) if op == "clamp_min" else getattr(torch, op)(x)
 
     add(_op, _unary, (2, 3), constant=_op in ("isnan", "isinf", "isfinite", "sign", "signbit", "sgn", "angle", "logical_not"))
-for _op in "i0e i1 i1e ndtr ndtri log_ndtr erfcx entr bessel_j0 bessel_j1 psi expit".split():
+for _op in ["i0e", "i1", "i1e", "ndtr", "ndtri", "log_ndtr", "erfcx", "entr", "bessel_j0", "bessel_j1", "psi", "expit"]:
     add(f"special.{_op}", lambda x, op=_op: getattr(torch.special, op)(x.sigmoid()), (2, 3))
-for _op in """relu relu6 elu celu selu gelu silu mish hardswish hardsigmoid hardtanh hardshrink softshrink softplus softsign
-tanhshrink leaky_relu logsigmoid""".split():
+for _op in ["relu", "relu6", "elu", "celu", "selu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh", "hardshrink", "softshrink", "softplus", "softsign", "tanhshrink", "leaky_relu", "logsigmoid"]:
     add(_op, lambda x, op=_op: getattr(F, op)(x), (2, 3))
 add("threshold", lambda x: F.threshold(x, 0.1, 20), (2, 3))
 add("rrelu", lambda x: F.rrelu(x), (2, 3), order=720, why="the oracle has no expansion")
@@ -48,8 +43,7 @@ add("floor_divide", lambda x, y: torch.floor_divide(10 * x, y.abs() + 0.1), (2, 
     why="the oracle has no expansion")  # fmt: skip
 add("gelu_tanh", lambda x: F.gelu(x, approximate="tanh"), (2, 3))
 add("square_by_product", lambda x: x * x, (2, 3))
-for _op in """add sub mul div maximum minimum fmax fmin atan2 hypot logaddexp logaddexp2 copysign eq ne lt le gt ge
-logical_and logical_or logical_xor remainder fmod heaviside nextafter xlogy float_power""".split():
+for _op in ["add", "sub", "mul", "div", "maximum", "minimum", "fmax", "fmin", "atan2", "hypot", "logaddexp", "logaddexp2", "copysign", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_xor", "remainder", "fmod", "heaviside", "nextafter", "xlogy", "float_power"]:
 
     def _binary(x: Tensor, y: Tensor, op: str = _op) -> Tensor:
         x, y = (x, y) if op in ("add", "sub", "lt", "gt", "le", "ge", "maximum", "minimum") else (x.abs() + 0.1, y.abs() + 0.1)
@@ -80,9 +74,9 @@ add("rand_like", lambda x: x + torch.rand_like(x), (2, 3), unsupported=True, ord
 
 # -- reductions, sorting and scans -------------------------------------------------------------------------------
 
-for _op in "sum mean prod amax amin logsumexp nansum std var all any count_nonzero nanmean".split():
+for _op in ["sum", "mean", "prod", "amax", "amin", "logsumexp", "nansum", "std", "var", "all", "any", "count_nonzero", "nanmean"]:
     add(_op, lambda x, op=_op: getattr(torch, op)(x, 1), (2, 3, 2), constant=_op in ("all", "any", "count_nonzero"))
-for _op in "sum mean prod std var max min all any median nanmedian".split():
+for _op in ["sum", "mean", "prod", "std", "var", "max", "min", "all", "any", "median", "nanmedian"]:
     add(f"{_op}_all", lambda x, op=_op: getattr(torch, op)(x), (2, 3), constant=_op in ("all", "any"))
 add("sum_of_uniform", lambda x: x[:, None].expand(2, 3).sum(1), (2,))
 add("softmax", lambda x: x.softmax(1), (2, 3))
@@ -231,12 +225,12 @@ add("max_unpool2d", lambda x, i: F.max_unpool2d(x, i, 2), (1, 2, 1, -2), torch.t
     order=1, why="each channel has its own indices")  # fmt: skip
 add("upsample_nearest1d", lambda x: F.interpolate(x, scale_factor=2), (1, 2, -3))
 add("upsample_linear1d", lambda x: F.interpolate(x, scale_factor=2, mode="linear"), (1, 2, -3))
-for _mode in "nearest bilinear bicubic area nearest-exact".split():
+for _mode in ["nearest", "bilinear", "bicubic", "area", "nearest-exact"]:
     add(f"upsample_{_mode}", lambda x, m=_mode: F.interpolate(x, size=(3, 4), mode=m), (1, 2, -2, -2))
 add("upsample_antialias", lambda x: F.interpolate(x, size=(2, 2), mode="bilinear", antialias=True), (1, 2, -3, -3))
 add("upsample_trilinear", lambda x: F.interpolate(x, scale_factor=2, mode="trilinear"), (1, 2, -2, -1, -2))
 add("upsample_nearest3d", lambda x: F.interpolate(x, scale_factor=2), (1, 2, -2, -1, -2))
-for _mode in "reflect replicate circular constant".split():
+for _mode in ["reflect", "replicate", "circular", "constant"]:
     add(f"pad_{_mode}", lambda x, m=_mode: F.pad(x, (1, 1), m), (1, 2, -3))
     add(f"pad2d_{_mode}", lambda x, m=_mode: F.pad(x, (1, 0, 1, 1), m), (1, 2, -2, -2))
 add("pad_channels", lambda x: F.pad(x, (0, 0, 1, 2)), (2, 3, 2))

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from autoperm.capture import capture
-from autoperm.errors import UnknownOpError
-from autoperm.infer import UnsupportedOpWarning, infer, infer_captured
-from autoperm.rules import registered, rule
 from module_cases import CASES as MODULES
 from oracle import true_order
 from rule_cases import CASES as OPS
 from sandwich import Case, Sandwich, trained, unsoundness
 from torch import Tensor, nn
 
+from autoperm.capture import capture
+from autoperm.errors import UnknownOpError
+from autoperm.infer import UnsupportedOpWarning, infer, infer_captured
+from autoperm.rules import registered, rule
 
 
 @pytest.fixture(autouse=True)

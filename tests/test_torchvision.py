@@ -18,7 +18,7 @@ from tests.zoo import import_torchvision
 SMALL = 64
 
 
-def L(n: int) -> float:  # noqa: N802  (reads like the formula)
+def L(n: int) -> float:
     return math.lgamma(n + 1) / math.log(10)
 
 

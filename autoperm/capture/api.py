@@ -76,7 +76,7 @@ def _first_success(program: Program, tracers: Sequence[str]) -> tuple[str, fx.Gr
             raise CaptureError(f"no tracer is called {name!r}; there are {', '.join(TRACERS)}")
         try:
             return name, _trace(program, name)
-        except Exception as error:  # noqa: BLE001  (whatever it is, it is reported)
+        except Exception as error:
             attempts.append(Attempt(name, error, program.stack.deepest))
         if len(attempts) == 1:  # if the model cannot run at all, no tracer can help
             refused(program, attempts[0])

@@ -59,10 +59,10 @@ def _make_fx(program: Program, tensors: list[Tensor], mode: Mode) -> fx.GraphMod
     """Trace with in-place ops made functional; in a second pass over the graph where the first could not."""
     try:
         graph_module = _trace(functionalize(program, remove="mutations"), tensors, mode)
-    except Exception as error:  # noqa: BLE001  (raised again unless it works without)
+    except Exception as error:
         try:
             graph_module = _trace(program, tensors, mode)
-        except Exception:  # noqa: BLE001
+        except Exception:
             raise error from None
     clean.drop_harmless_writes(graph_module.graph)
     if clean.has_writes(

@@ -38,11 +38,16 @@ class Merging:
     def _note(
         self, tensor: int, cell: Cell, items: Sequence[int | None], factors: Callable[[int], tuple[int, ...]]
     ) -> None:
-        shape = tuple(None if item is None else factors(item) for item in items)
+        # What is pinned does not move: one such leaf is as good as another of its size.
+        pinned, size = self.cells.classes.pinned, self.cells.classes.size
+        shape = tuple(
+            None if item is None else tuple(-size[leaf] if leaf in pinned else leaf for leaf in factors(item)) for item in items
+        )
         self.shapes[tensor, cell] = shape
         for dim, leaves in enumerate(shape):
             for k, leaf in enumerate(leaves or ()):
-                self.places[leaf].append((tensor, cell, dim, k))
+                if leaf >= 0:
+                    self.places[leaf].append((tensor, cell, dim, k))
 
     def solve(self) -> dict[int, tuple[int, int]]:
         alike: dict[tuple, list[int]] = defaultdict(list)

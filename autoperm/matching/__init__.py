@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from autoperm.matching.registry import Match, match, matcher, matchers
 
-from autoperm.matching import weight  # noqa: E402, F401, I001  isort: skip  (registers the matcher)
+from autoperm.matching import weight  # noqa: F401  isort: skip  (registers the matcher)
 
 __all__ = ["Match", "match", "matcher", "matchers"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from autoperm.rules.op import Op
 from autoperm.rules.registry import NoRule, find_rule, registered, rule
 
-from autoperm.rules import (  # noqa: E402, F401, I001  isort: skip
+from autoperm.rules import (  # noqa: F401  isort: skip
     attention,
     contraction,
     convolution,

@@ -22,7 +22,7 @@ COMMUTATIVE = {"aten.add", "aten.mul", "aten.maximum", "aten.minimum", "aten.fma
 #: Ops whose result holds the very values of their first argument.
 _REARRANGING = {
     f"aten.{name}"
-    for name in "view reshape _unsafe_view permute transpose t flip alias clone detach contiguous unsqueeze squeeze".split()
+    for name in ["view", "reshape", "_unsafe_view", "permute", "transpose", "t", "flip", "alias", "clone", "detach", "contiguous", "unsqueeze", "squeeze"]
 }
 
 

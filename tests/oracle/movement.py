@@ -12,18 +12,7 @@ from .registry import Context, Ids, expands, has_ids, invoke, wrap
 
 DATA = ("self", "tensors", "src", "values", "input", "value", "source", "tensor")
 
-MOVES = """
-    _conj_physical _unsafe_index alias alias_copy atleast_1d atleast_2d atleast_3d block_diag broadcast_to
-    cat channel_shuffle chunk clone concat constant_pad_nd contiguous detach detach_copy diag diag_embed
-    diagonal diagonal_copy diagonal_scatter expand expand_as expand_copy fill flatten flip hstack im2col
-    index_copy index_fill lift lift_fresh lift_fresh_copy movedim native_channel_shuffle narrow narrow_copy
-    pad permute permute_copy pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d
-    reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d roll
-    rot90 select select_copy select_scatter slice slice_copy slice_scatter split split_copy split_with_sizes
-    split_with_sizes_copy squeeze squeeze_copy stack swapaxes swapdims t t_copy tensor_split tile transpose
-    transpose_copy tril triu unbind unbind_copy unflatten unfold unfold_copy unsafe_chunk unsafe_split
-    unsafe_split_with_sizes unsqueeze unsqueeze_copy vstack
-""".split()
+MOVES = ["_conj_physical", "_unsafe_index", "alias", "alias_copy", "atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "broadcast_to", "cat", "channel_shuffle", "chunk", "clone", "concat", "constant_pad_nd", "contiguous", "detach", "detach_copy", "diag", "diag_embed", "diagonal", "diagonal_copy", "diagonal_scatter", "expand", "expand_as", "expand_copy", "fill", "flatten", "flip", "hstack", "im2col", "index_copy", "index_fill", "lift", "lift_fresh", "lift_fresh_copy", "movedim", "native_channel_shuffle", "narrow", "narrow_copy", "pad", "permute", "permute_copy", "pixel_shuffle", "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "repeat", "repeat_interleave", "replication_pad1d", "replication_pad2d", "replication_pad3d", "roll", "rot90", "select", "select_copy", "select_scatter", "slice", "slice_copy", "slice_scatter", "split", "split_copy", "split_with_sizes", "split_with_sizes_copy", "squeeze", "squeeze_copy", "stack", "swapaxes", "swapdims", "t", "t_copy", "tensor_split", "tile", "transpose", "transpose_copy", "tril", "triu", "unbind", "unbind_copy", "unflatten", "unfold", "unfold_copy", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "unsqueeze", "unsqueeze_copy", "vstack"]
 
 
 def run_moving(ctx: Context, bound: dict[str, Any]) -> Any:
