@@ -37,11 +37,7 @@ class Dependence:
     def solve(self) -> Dependence:
         self._narrow_all()
         if self.cells.partition.colors:
-            for items in list(self.cells.of.values()):
-                for item in items:
-                    if item is not None:
-                        self.describe(item)  # may find leaves that must not be merged
-            self.merged = Merging(self.cells, self._factors, self.of).solve()
+            self.merged = Merging(self.cells, self.describe, self.of).solve()
             if self.merged:
                 self._leaves.clear()
                 self._narrow_all()
@@ -58,9 +54,6 @@ class Dependence:
         for frame, _, letters in self.cells.joint:
             self._agree(frame, letters)
         self._close()
-
-    def _factors(self, item: int) -> tuple[int, ...]:
-        return tuple(leaf for leaf, _ in self.describe(item)[1])
 
     def describe(self, item: int) -> Product:
         """A class as a product of leaves; see :meth:`Classes.describe`."""

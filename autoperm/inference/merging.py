@@ -9,9 +9,12 @@ tells them apart, since every tensor that the statements relate has both or neit
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
 
 from autoperm.inference.cells import Cell, Cells
+from autoperm.inference.classes import Product
 
 #: (tensor id, negative for the joint space of a statement; cell, dimension, place among the dimension's factors)
 Place = tuple[int, Cell, int, int]
@@ -22,32 +25,34 @@ Shape = tuple[tuple[int, ...] | None, ...]
 class Merging:
     """Finds which leaves are one; ``into`` maps a leaf to the merged leaf and where its positions start there."""
 
-    def __init__(self, cells: Cells, factors: Callable[[int], tuple[int, ...]], depends: Mapping[int, set[int]]):
-        self.cells, self.depends = cells, depends
+    def __init__(self, cells: Cells, describe: Callable[[int], Product], depends: Mapping[int, set[int]]):
+        self.cells, self.describe, self.depends = cells, describe, depends
         self.into: dict[int, tuple[int, int]] = {}
         self.shapes: dict[tuple[int, Cell], Shape] = {}
+        self.orders: dict[tuple[int, Cell], tuple[Hashable, ...]] = {}  # in which order each dimension lists its positions
         self.places: dict[int, list[Place]] = defaultdict(list)
         for (tensor, cell), items in cells.of.items():
-            self._note(tensor, cell, items, factors)
+            self._note(tensor, cell, items)
         # The joint index space of a statement counts as a tensor: a flattened dimension of its members hides which
         # of its letters two cells differ in.
         number: dict[int, int] = {}
         for frame, joint, letters in cells.joint:
-            self._note(-1 - number.setdefault(id(frame), len(number)), joint, letters, factors)
+            self._note(-1 - number.setdefault(id(frame), len(number)), joint, letters)
 
-    def _note(
-        self, tensor: int, cell: Cell, items: Sequence[int | None], factors: Callable[[int], tuple[int, ...]]
-    ) -> None:
+    def _note(self, tensor: int, cell: Cell, items: Sequence[int | None]) -> None:
         # What is pinned does not move: one such leaf is as good as another of its size.
         pinned, size = self.cells.classes.pinned, self.cells.classes.size
-        shape = tuple(
-            None if item is None else tuple(-size[leaf] if leaf in pinned else leaf for leaf in factors(item)) for item in items
-        )
-        self.shapes[tensor, cell] = shape
-        for dim, leaves in enumerate(shape):
-            for k, leaf in enumerate(leaves or ()):
+        shape: list[tuple[int, ...] | None] = []
+        order: list[Hashable] = []
+        for dim, item in enumerate(items):
+            relabel, refs = (None, []) if item is None else self.describe(item)
+            shape.append(None if item is None else tuple(-size[m] if m in pinned else m for m, _ in refs))
+            order.append((_raw(relabel), *(_raw(turn) for m, turn in refs if m not in pinned)))
+            for k, leaf in enumerate(shape[-1] or ()):
                 if leaf >= 0:
                     self.places[leaf].append((tensor, cell, dim, k))
+        self.shapes[tensor, cell] = tuple(shape)
+        self.orders[tensor, cell] = tuple(order)
 
     def solve(self) -> dict[int, tuple[int, int]]:
         alike: dict[tuple, list[int]] = defaultdict(list)
@@ -103,5 +108,11 @@ class Merging:
     def _same_but(self, tensor: int, cell: Cell, other: Cell, dim: int, k: int) -> bool:
         one, two = self.shapes[tensor, cell], self.shapes[tensor, other]
         a, b = one[dim] or (), two[dim] or ()
-        rest = all(x == y for d, (x, y) in enumerate(zip(one, two, strict=True)) if d != dim)
+        orders = zip(self.orders[tensor, cell], self.orders[tensor, other], strict=True)
+        both = enumerate(zip(zip(one, two, strict=True), orders, strict=True))
+        rest = all(x == y and p == q for d, ((x, y), (p, q)) in both if d != dim)
         return rest and len(a) == len(b) and all(x == y for i, (x, y) in enumerate(zip(a, b, strict=True)) if i != k)
+
+
+def _raw(array: np.ndarray | None) -> bytes | None:
+    return None if array is None else array.tobytes()
