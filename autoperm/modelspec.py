@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import inspect
 import os
 import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,27 @@ from torch import nn
 from autoperm.errors import AutopermError
 
 FORMS = "torchvision:NAME, timm:NAME, hf:DIR (a folder with config.json) or package.module:factory"
+INPUT_FORMS = "a shape such as 1x3x224x224 or 1x16:int64, or package.module:function"
 _SHAPE = re.compile(r"(\d+(?:x\d+)*)(?::(\w+))?")
 
 
-def load_model(text: str) -> nn.Module:
+def load_model(text: str, *, meta: bool = False) -> nn.Module:
     """The model that a string names, in eval mode; zoo models have random weights.
 
+    Arguments:
+        text: ``torchvision:NAME``, ``timm:NAME``, ``hf:DIR`` or ``package.module:factory``.
+        meta: build it on the meta device, without memory for its weights. That suffices for inference, but where
+            a model computes with its buffers while it is traced, more may come out pinned.
+
     Raises:
-        AutopermError: the form is unknown, a package is missing, there is no such model, or a factory fails.
+        AutopermError: the form is unknown, a package is missing, there is no such model, or it cannot be built.
     """
     kind, _, name = text.partition(":")
-    if not name:
+    if not kind or not name:
         raise AutopermError(f"{text!r} does not name a model; use {FORMS}")
     loader = {"torchvision": _torchvision, "timm": _timm, "hf": _transformers}.get(kind)
-    model = loader(name) if loader else _factory(kind, name)
+    with torch.device("meta") if meta else contextlib.nullcontext():
+        model = loader(name) if loader else _factory(kind, name)
     if not isinstance(model, nn.Module):
         raise AutopermError(f"{text} gives a {type(model).__name__}, not a torch.nn.Module")
     return model.eval()
@@ -55,8 +64,8 @@ def _input(text: str) -> Any:
     match = _SHAPE.fullmatch(text)
     if match is None:
         kind, _, name = text.partition(":")
-        if not name:
-            raise AutopermError(f"{text!r} is not an input; use a shape such as 1x3x224x224 or 1x16:int64, or package.module:function")
+        if not kind or not name:
+            raise AutopermError(f"{text!r} is not an input; use {INPUT_FORMS}")
         return _factory(kind, name)
     shape = [int(n) for n in match[1].split("x")]
     dtype = getattr(torch, match[2] or "float32", None)
@@ -69,73 +78,148 @@ def _input(text: str) -> Any:
 
 
 def _default(text: str, model: nn.Module) -> Any:
-    kind = text.partition(":")[0]
-    generator = torch.Generator().manual_seed(0)
-    if kind == "torchvision":
-        size = getattr(model, "image_size", 224)
-        return torch.randn(1, 3, size, size, generator=generator)
-    if kind == "timm":
-        return torch.randn(1, *model.default_cfg["input_size"], generator=generator)  # type: ignore[index, misc]
+    kind, _, name = text.partition(":")
+    shape: Sequence[int] | None = None
     if kind == "hf":
-        return {"input_ids": torch.randint(0, model.config.vocab_size, (1, 16), generator=generator)}  # type: ignore[union-attr]
-    raise AutopermError(f"{text} needs an example input: --input 1x3x224x224, or --input package.module:function")
+        return _tokens(text, model)
+    if kind == "torchvision":
+        shape = _torchvision_shape(name, model)
+    elif kind == "timm":
+        shape = (1, *model.default_cfg["input_size"])  # type: ignore[index, misc]
+    if shape is None:
+        raise _needs_input(text)
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def _import(name: str, extra: str) -> Any:
+def _torchvision_shape(name: str, model: nn.Module) -> Sequence[int] | None:
+    """The images or clips that a torchvision model takes; None where it takes something else."""
+    family = _import("torchvision").models.get_model_builder(name).__module__.split(".")
+    if "detection" in family or "optical_flow" in family:
+        return None
+    if "video" in family:
+        return (1, 3, 16, 224, 224) if "mvit" in name or "swin" in name else (1, 3, 16, 112, 112)
+    size = getattr(model, "image_size", 299 if "inception" in name else 224)
+    return (1, 3, size, size)
+
+
+def _tokens(text: str, model: nn.Module) -> dict[str, torch.Tensor]:
+    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
+    if not isinstance(vocabulary, int):
+        raise _needs_input(text)
+    generator = torch.Generator().manual_seed(0)
+    return {"input_ids": torch.randint(0, vocabulary, (1, 16), generator=generator)}
+
+
+def _needs_input(text: str) -> AutopermError:
+    return AutopermError(f"{text} needs an example input: --input with {INPUT_FORMS}")
+
+
+def _import(name: str) -> Any:
+    if name != "torchvision":  # timm and transformers import it where they find it
+        with contextlib.suppress(AutopermError):
+            _import("torchvision")
     try:
-        return importlib.import_module(name)
+        try:
+            return importlib.import_module(name)
+        except RuntimeError as error:
+            if "torchvision::" not in str(error):
+                raise
+            _declare_torchvision_ops()
+            return importlib.import_module(name)
     except ImportError as error:
-        raise AutopermError(f"{name} is not installed: pip install {extra}") from error
+        raise AutopermError(f"{name} cannot be imported ({error}): pip install 'autoperm[zoo]'") from error
     except RuntimeError as error:
         raise AutopermError(
-            f"{name} does not load beside this torch ({error}); install the {name} that was built for torch {torch.__version__}"
+            f"{name} does not load beside torch {torch.__version__} ({error}); install the {name} built for this torch"
         ) from error
+
+
+_LIBRARIES: list[torch.library.Library] = []  # an op is gone with the library that declared it
+
+
+def _declare_torchvision_ops() -> None:
+    """Let a torchvision load whose compiled ops do not fit this torch, as its CUDA wheel beside a CPU torch.
+
+    It needs the names of two of them, which only detection models use.
+    """
+    library = torch.library.Library("torchvision", "DEF")
+    _LIBRARIES.append(library)
+    for op in ("nms", "qnms"):
+        with contextlib.suppress(RuntimeError):  # declared already
+            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> AutopermError:
     close = difflib.get_close_matches(name, known, 5) or [k for k in known if name in k][:5]
-    return AutopermError(f"{kind} has no model {name!r}" + (f"; close to it: {', '.join(close)}" if close else ""))
+    return AutopermError(f"{kind} has no {name!r}" + (f"; close to it: {', '.join(close)}" if close else ""))
 
 
 def _torchvision(name: str) -> nn.Module:
-    models = _import("torchvision", "torchvision").models
+    models = _import("torchvision").models
     if name not in models.list_models():
         raise _unknown("torchvision", name, models.list_models())
-    return models.get_model(name, weights=None)
+    with _failing(f"torchvision:{name}"):
+        options = {"weights_backbone": None} if "detection" in models.get_model_builder(name).__module__ else {}
+        return models.get_model(name, weights=None, **options)
 
 
 def _timm(name: str) -> nn.Module:
-    timm = _import("timm", "timm")
+    timm = _import("timm")
     if name not in timm.list_models():
         raise _unknown("timm", name, timm.list_models())
-    return timm.create_model(name, pretrained=False)
+    with _failing(f"timm:{name}"):
+        return timm.create_model(name, pretrained=False)
 
 
 def _transformers(folder: str) -> nn.Module:
     if not (Path(folder) / "config.json").is_file():
         raise AutopermError(f"hf:{folder} needs a folder with config.json; there is none at {Path(folder).resolve()}")
-    transformers = _import("transformers", "transformers")
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    for name in config.architectures or ():
-        if hasattr(transformers, name):
-            return getattr(transformers, name)(config)
-    return transformers.AutoModel.from_config(config)
+    transformers = _import("transformers")
+    with _failing(f"hf:{folder}"):
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        for name in config.architectures or ():
+            if hasattr(transformers, name):
+                return getattr(transformers, name)(config)
+        return transformers.AutoModel.from_config(config)
 
 
 def _factory(module: str, name: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found: Any = importlib.import_module(module)
+        with _failing(f"importing {module}", ModuleNotFoundError):
+            found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise AutopermError(f"cannot import {module}: {error}. Models are {FORMS}") from error
     for part in name.split("."):
         if not hasattr(found, part):
-            raise AutopermError(f"{module} has no {name!r}")
+            raise _unknown(module, name, [n for n in dir(found) if not n.startswith("_")])
         found = getattr(found, part)
     if isinstance(found, nn.Module) or not callable(found):
         return found
-    needed = [p.name for p in inspect.signature(found).parameters.values() if p.default is p.empty and p.kind in (0, 1, 3)]
+    needed = [p.name for p in _parameters(found) if p.default is p.empty and p.kind in (0, 1, 3)]
     if needed:
         raise AutopermError(f"{module}:{name} needs arguments ({', '.join(needed)}); give a factory that needs none")
-    return found()
+    with _failing(f"{module}:{name}"):
+        return found()
+
+
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except ValueError:  # of a function in C
+        return []
+
+
+@contextlib.contextmanager
+def _failing(what: str, *passed: type[Exception]) -> Iterator[None]:
+    """Turn whatever foreign code raises into a controlled error that names the line."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (AutopermError, *passed)):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if last.filename.startswith("<") else f" ({last.filename}:{last.lineno})"
+        reason = str(error).strip().split("\n")[0]
+        raise AutopermError(f"{what} failed with {type(error).__name__}: {reason}{where}") from error

@@ -1,6 +1,6 @@
 """Random architectures: programs of up to six ops, composed by hypothesis.
 
-    python -m tests.random_architectures N SEED [DEPTH]
+    python -m tests.random_architectures N SEED [DEPTH] [rich]
 
 prints the share of N programs whose order is the true one, and each mismatch shrunk to a minimal program.
 """
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import autoperm
 from autoperm.capture import capture
+from tests import random_extras
 from tests.oracle import true_order
 from tests.random_ops import OPS, WIDTHS
 from tests.trained import soundness, trained_like
@@ -71,13 +72,14 @@ def programs(draw: st.DrawFn, depth: int = 6) -> Program:
     return first, tuple(found)
 
 
-def random_program(seed: int, depth: int = 6) -> Program:
-    """A program of exactly ``depth`` instructions from a seed alone, for fixed sets."""
+def random_program(seed: int, depth: int = 6, rich: bool = False) -> Program:
+    """A program of exactly ``depth`` instructions from a seed alone, for fixed sets; ``rich`` ones have rarer ops too."""
     rng = random.Random(seed)
     first = c = rng.choice(WIDTHS)
     found = []
     for _ in range(depth):
-        found.append(rng.choice(rng.choice([f for f in Choices(c).all if f])))
+        families = Choices(c).all + (random_extras.choices(c) if rich else [])
+        found.append(rng.choice(rng.choice([f for f in families if f])))
         c = width_after(c, found[-1])
     return first, tuple(found)
 
@@ -91,7 +93,7 @@ class Net(nn.Module):
         self.first = nn.Linear(2, first)
         body, c = [], first
         for name, *arguments in instructions:
-            body.append(OPS[name](c, *arguments))
+            body.append((OPS.get(name) or random_extras.EXTRAS[name])(c, *arguments))
             c = width_after(c, (name, *arguments))
         self.body, self.last = nn.Sequential(*body), nn.Linear(c, 2)
 
@@ -129,10 +131,10 @@ def shrink(program: Program) -> Program:
     return program
 
 
-def main(count: int, seed: int, depth: int) -> None:
+def main(count: int, seed: int, depth: int, rich: bool = False) -> None:
     equal = 0
     for k in range(count):
-        program = random_program(seed * 100_003 + k, depth)
+        program = random_program(seed * 100_003 + k, depth, rich)
         found, true, error = orders(program)
         equal += found == true
         if found != true or error > 1e-10:
@@ -143,4 +145,4 @@ def main(count: int, seed: int, depth: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 6)
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 6, "rich" in sys.argv[4:])

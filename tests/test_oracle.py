@@ -6,29 +6,16 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
 from math import factorial, prod
 
 import pytest
 import torch
 import torch.nn.functional as F
 from oracle import generators, true_order
+from oracle.models import MODELS, Apply
 from torch import nn
 
 from autoperm.capture import Capture, capture
-
-
-class Apply(nn.Module):
-    """A model from named parts and a function of them."""
-
-    def __init__(self, forward: Callable[..., torch.Tensor], **parts: nn.Module | torch.Tensor) -> None:
-        super().__init__()
-        self.function = forward
-        for name, part in parts.items():
-            setattr(self, name, part if isinstance(part, nn.Module) else nn.Parameter(part))
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self.function(self, *inputs)
 
 
 def order(model: nn.Module, *inputs: torch.Tensor, swaps: bool = True) -> int:
@@ -296,6 +283,22 @@ def moved(
     """A state dict whose entries were permuted within each tensor."""
     names = {name: sources for p, sources in generator.items() for name in captured.states[p]}
     return {n: v.reshape(-1)[names[n]].reshape(v.shape) if n in names else v for n, v in state.items()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models(name: str) -> None:
+    torch.manual_seed(0)
+    model, inputs, expected = MODELS[name]()
+    assert order(model, *inputs) == expected
+    check_generators(model, *inputs)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS if "LSTM" in name or name in ("causal", "fused qkv")]
+)
+def test_fused_kernels_of_single_precision(name: str) -> None:
+    model, inputs, _ = MODELS[name]()
+    check_generators(model, *inputs, dtype=torch.float32)
 
 
 def test_unknown_op_is_named() -> None:

@@ -1,66 +1,55 @@
-"""The registry of tiny architectures."""
+"""A registry of tiny architectures, each small enough for the completeness oracle."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tests.random_ops import Apply
 
-class Architecture(NamedTuple):
-    """How to make a model and its example inputs, and its order where it was worked out by hand."""
 
-    factory: Callable[[], nn.Module]
-    inputs: Callable[[], tuple[Any, ...]]
+@dataclass(frozen=True)
+class Case:
+    """A model's factory, its example inputs, and the order worked out by hand where that was done."""
+
+    build: Callable[[], nn.Module]
+    inputs: Callable[[], Any]
     order: int | None = None
 
 
-ARCHITECTURES: dict[str, Architecture] = {}
+CASES: dict[str, Case] = {}
 
 
-class Net(nn.Module):
-    """Parts (modules, parameters, or tensors that become parameters) and a forward function of them and the inputs."""
+def case(*shape: int, order: int | None = None, integers: int = 0) -> Callable[[Callable[[], nn.Module]], Callable[[], nn.Module]]:
+    """Register a factory under its name; inputs of ``shape`` are normal, or integers below ``integers``."""
 
-    def __init__(self, function: Callable[..., Tensor], **parts: nn.Module | Tensor):
-        super().__init__()
-        self.function = function
-        for name, part in parts.items():
-            setattr(self, name, nn.Parameter(part) if type(part) is Tensor else part)
+    def inputs() -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        if integers:
+            return torch.randint(0, integers, shape, generator=generator)
+        return torch.randn(shape, dtype=torch.float64, generator=generator)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(self, *inputs)
-
-
-def architecture(*shapes: tuple[int, ...], ids: int = 0, order: int | None = None) -> Callable:
-    """Register a factory under its name.
-
-    Arguments:
-        shapes: the shapes of the inputs.
-        ids: where positive, the first input holds integers below it.
-        order: the order worked out by hand.
-    """
-
-    def register(factory: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-        if factory.__name__ in ARCHITECTURES:
-            raise ValueError(f"two architectures are called {factory.__name__}")
-        ARCHITECTURES[factory.__name__] = Architecture(factory, lambda: _inputs(shapes, ids), order)
-        return factory
+    def register(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+        CASES[build.__name__] = Case(build, inputs, order)
+        return build
 
     return register
 
 
-def _inputs(shapes: tuple[tuple[int, ...], ...], ids: int) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(1)
-    made = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-    if ids:
-        made[0] = torch.arange(made[0].numel()).reshape(shapes[0]) % ids
-    return tuple(made)
+def net(function: Callable[[Any, Tensor], Any], **parts: Any) -> nn.Module:
+    """A module from a function of itself and its input; tensors become parameters."""
+    return Apply(function, **parts)
 
 
-def seeded(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
-    """A fresh model, the same every time, and its inputs."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return ARCHITECTURES[name].factory(), ARCHITECTURES[name].inputs()
+def heads(x: Tensor, n: int) -> Tensor:
+    """(b, t, n d) -> (b, n, t, d)."""
+    return x.unflatten(-1, (n, -1)).transpose(1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention over (b, h, t, d), flattened to (b, t, h d)."""
+    return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

@@ -11,10 +11,72 @@ from .registry import Context, Ids, expands, op_name
 from .scalars import ScalarGraph
 
 COMMUTATIVE = frozenset(
-    ["add", "mul", "multiply", "maximum", "minimum", "fmax", "fmin", "eq", "ne", "logical_and", "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "hypot", "logaddexp", "logaddexp2", "__and__", "__or__", "__xor__"]
+    [
+        "add",
+        "mul",
+        "multiply",
+        "maximum",
+        "minimum",
+        "fmax",
+        "fmin",
+        "eq",
+        "ne",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "bitwise_and",
+        "bitwise_or",
+        "bitwise_xor",
+        "hypot",
+        "logaddexp",
+        "logaddexp2",
+        "__and__",
+        "__or__",
+        "__xor__",
+    ]
 )
 UNTAGGED = frozenset(
-    ["hardswish", "mish", "softplus", "prelu", "_prelu_kernel", "rrelu", "celu", "selu", "elu", "relu6", "logit", "special_erf", "__and__", "__or__", "__xor__", "__lshift__", "__rshift__", "fake_quantize_per_tensor_affine", "isin", "hardsigmoid", "hardtanh", "silu", "gelu", "isfinite", "isclose", "nan_to_num", "square", "log_sigmoid", "logsigmoid", "tanhshrink", "hardshrink", "softshrink", "bucketize", "conj_physical", "threshold", "multiply", "divide", "subtract", "clip"]
+    [
+        "hardswish",
+        "mish",
+        "softplus",
+        "prelu",
+        "_prelu_kernel",
+        "rrelu",
+        "celu",
+        "selu",
+        "elu",
+        "relu6",
+        "logit",
+        "special_erf",
+        "__and__",
+        "__or__",
+        "__xor__",
+        "__lshift__",
+        "__rshift__",
+        "fake_quantize_per_tensor_affine",
+        "isin",
+        "hardsigmoid",
+        "hardtanh",
+        "silu",
+        "gelu",
+        "isfinite",
+        "isclose",
+        "nan_to_num",
+        "square",
+        "log_sigmoid",
+        "logsigmoid",
+        "tanhshrink",
+        "hardshrink",
+        "softshrink",
+        "bucketize",
+        "conj_physical",
+        "threshold",
+        "multiply",
+        "divide",
+        "subtract",
+        "clip",
+    ]
 )
 IGNORED = ("dtype", "layout", "device", "pin_memory", "memory_format", "out", "generator", "non_blocking")
 MINUS_INFINITY = float("-inf")

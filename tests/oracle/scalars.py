@@ -1,9 +1,9 @@
 """A hash-consed DAG of scalars: one vertex per distinct scalar expression.
 
 Every operation is one of two shapes. A *bag* is a label over a multiset of children (a sum, a product). A
-*call* is a label over an ordered tuple; positions are encoded by unary ``arg_p`` vertices, shared by all parents,
-so that in the end each vertex is a label over a *set* of children. Children and label determine the vertex, hence
-two automorphisms that agree on the leaves are equal: nothing is counted twice.
+*call* is a label over an ordered tuple; positions are encoded by unary ``arg_p`` vertices, shared by all
+parents, so that in the end each vertex is a label over a *set* of children. Children and label determine
+the vertex, hence two automorphisms that agree on the leaves are equal: nothing is counted twice.
 """
 
 from __future__ import annotations
