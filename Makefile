@@ -18,7 +18,7 @@ $(DONE): pyproject.toml constraints.txt
 	touch $(DONE)
 
 demo: setup
-	$(BIN)/autoperm demo --out demo-output
+	$(BIN)/autoperm demo --out demo-output --force
 
 test: setup
 	$(BIN)/python -m pytest -n 2 -q

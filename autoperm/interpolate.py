@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +72,13 @@ class Interpolation:
 
 
 def interpolate(
-    model_a: nn.Module,
+    model_a: nn.Module | Mapping[str, torch.Tensor],
     model_b: nn.Module | Mapping[str, torch.Tensor],
     evaluate: Callable[[nn.Module], Metrics],
     steps: int = 25,
     *,
-    higher_is_better: tuple[str, ...] = (),
+    template: nn.Module | None = None,
+    higher_is_better: bool | str | Collection[str] = (),
     prepare: Callable[[nn.Module], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Interpolation:
@@ -86,16 +87,18 @@ def interpolate(
     Floating-point parameters and buffers are interpolated; integer buffers are model a's.
 
     Arguments:
-        model_a: a module; it is not changed.
+        model_a: a module or a state dict; it is not changed.
         model_b: a module or a state dict of the same architecture.
+        template: a module of that architecture, needed where model_a is a state dict; a copy of it is evaluated.
         evaluate: called with a module in eval mode; returns a number, or a dict of numbers by metric.
         steps: the number of points, both ends included.
-        higher_is_better: the metrics for which a barrier is a fall.
+        higher_is_better: the metrics for which a barrier is a fall, such as ``"accuracy"``; True for all of them.
         prepare: called with each interpolated module before ``evaluate``, to reset norm statistics for example.
         progress: called after each point with how many are done, and of how many.
 
     Raises:
-        AutopermError: fewer than two steps, or ``evaluate`` returned NaN; the lambda is named.
+        AutopermError: fewer than two steps, state dicts without a template, ``evaluate`` returned NaN (the lambda is
+            named) or other metrics than before, or ``higher_is_better`` names a metric that it does not return.
         StateError: the models differ in keys or shapes.
 
     Example:
@@ -110,7 +113,7 @@ def interpolate(
         raise AutopermError(f"an interpolation needs at least 2 steps, got {steps}")
     start, end = state_of(model_a, "model_a"), state_of(model_b, "model_b")
     check_pair(start, end)
-    working = copy.deepcopy(model_a).eval()
+    working = _working(model_a, template)
     lambdas = np.linspace(0.0, 1.0, steps)
     curves: dict[str, list[float]] = {}
     for k, position in enumerate(lambdas.tolist()):
@@ -119,20 +122,44 @@ def interpolate(
             prepare(working)
         with torch.no_grad():
             found = evaluate(working.eval())
-        for name, value in _named(found).items():
+        metrics = _named(found)
+        if k and set(metrics) != set(curves):
+            raise AutopermError(f"evaluate returned {_list(metrics)} at lambda = {position:g} but {_list(curves)} before")
+        for name, value in metrics.items():
             if math.isnan(value):
                 raise AutopermError(f"evaluate returned NaN for {name!r} at lambda = {position:g}")
             curves.setdefault(name, []).append(value)
         if progress is not None:
             progress(k + 1, steps)
-    return Interpolation(lambdas, {k: np.array(v) for k, v in curves.items()}, frozenset(higher_is_better))
+    return Interpolation(lambdas, {k: np.array(v) for k, v in curves.items()}, _upwards(higher_is_better, curves))
+
+
+def _working(model_a: nn.Module | Mapping[str, torch.Tensor], template: nn.Module | None) -> nn.Module:
+    source = template if template is not None else model_a
+    if not isinstance(source, nn.Module):
+        raise AutopermError("model_a is a state dict: pass template=, a module of the same architecture to evaluate with")
+    return copy.deepcopy(source).eval()
+
+
+def _upwards(higher_is_better: bool | str | Collection[str], curves: Mapping[str, Any]) -> frozenset[str]:
+    if isinstance(higher_is_better, bool):
+        return frozenset(curves) if higher_is_better else frozenset()
+    named = {higher_is_better} if isinstance(higher_is_better, str) else set(higher_is_better)
+    if unknown := named - set(curves):
+        raise AutopermError(f"higher_is_better names {_list(unknown)}, but evaluate returned {_list(curves)}")
+    return frozenset(named)
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(sorted(map(repr, names))) or "nothing"
 
 
 def _between(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], position: float) -> dict[str, torch.Tensor]:
     def mix(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         if not (x.is_floating_point() or x.is_complex()) or position == 0.0:
             return x
-        return y if position == 1.0 else ((1 - position) * x + position * y.to(x.device, x.dtype))
+        wide = torch.promote_types(x.dtype, torch.float32)  # half precision would round twice
+        return y if position == 1.0 else ((1 - position) * x.to(wide) + position * y.to(x.device, wide)).to(x.dtype)
 
     return like(a, {name: mix(tensor, b[name]) for name, tensor in a.items()})
 

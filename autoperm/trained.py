@@ -20,8 +20,9 @@ def randomize_(model: nn.Module, seed: int = 0) -> None:
         elif name.endswith("running_mean"):
             buffer.copy_(_like(buffer, generator) * 0.3)
     for parameter in model.parameters():
-        if parameter.is_floating_point() and parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
-            spread = 0.2 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5
+        # A single number counts as constant too: a zero gate on a residual branch would hide the whole branch.
+        if parameter.is_floating_point() and parameter.numel() and bool((parameter == parameter.flatten()[0]).all()):
+            spread = 0.2 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5
             parameter.add_(_like(parameter, generator) * spread)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from autoperm.capture.guard import same_random_state
 from autoperm.capture.inputs import split_inputs
 from autoperm.capture.structure import leaves, map_leaves
 from autoperm.errors import VerificationError
@@ -27,11 +27,17 @@ class OutputError:
         name: the output, such as ``output.logits``.
         absolute: the largest absolute difference.
         relative: that over the largest absolute value of the output.
+        constant: whether all entries of the output are equal, so that agreement says little.
     """
 
     name: str
     absolute: float
     relative: float
+    constant: bool = False
+
+    def __str__(self) -> str:
+        note = " (constant: its agreement says little)" if self.constant else ""
+        return f"{self.name}: absolute {self.absolute:.1e}, relative {self.relative:.1e}{note}"
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Verification:
     def __str__(self) -> str:
         verdict = "the function is unchanged" if self.ok else "THE FUNCTION CHANGED"
         lines = [f"{verdict}: {self.samples} permutations tried, worst relative error {self.relative:.1e}"]
-        lines += [f"  {e.name}: absolute {e.absolute:.1e}, relative {e.relative:.1e}" for e in self.errors]
+        lines += [f"  {error}" for error in self.errors]
         return "\n".join(lines)
 
 
@@ -95,7 +101,8 @@ def verify(
         randomize: whether to make the copy's weights trained-like.
 
     Raises:
-        VerificationError: the check would say nothing (a constant or non-finite output), or the copy does not run.
+        VerificationError: the check would say nothing (no samples, only constant outputs, a non-finite one, or a
+            forward that does not repeat itself), or the copy does not run.
         StateError: the spec is of another architecture.
 
     Example:
@@ -105,15 +112,18 @@ def verify(
         >>> autoperm.verify(mlp, spec, torch.randn(3, 4)).ok
         True
     """
-    elements = [spec] if isinstance(spec, Permutation) else list(_elements(spec, samples, seed))
-    check_state(elements[0].spec if elements else spec, model.state_dict(), "the model")  # type: ignore[arg-type]
+    elements = [spec] if isinstance(spec, Permutation) else _elements(spec, samples, seed)
+    if not isinstance(model, nn.Module):
+        raise VerificationError(f"the model is a {type(model).__name__}; only a torch.nn.Module can be run")
+    check_state(elements[0].spec, model.state_dict(), "the model")
     working = _copy(model, dtype)
     if randomize:
         randomize_(working, seed)
     args, kwargs = map_leaves(lambda leaf: _cast(leaf, dtype), split_inputs(example_inputs))
     reference = _outputs(working, args, kwargs)
     _check_telling(reference)
-    worst = {name: OutputError(name, 0.0, 0.0) for name in reference}
+    _check_repeats(reference, _outputs(working, args, kwargs), tolerance)
+    worst = {name: OutputError(name, 0.0, 0.0, _is_constant(value)) for name, value in reference.items()}
     state = working.state_dict()
     original = like(state, {k: v.clone() for k, v in state.items()})
     for element in elements:
@@ -123,10 +133,11 @@ def verify(
     return Verification(tuple(worst.values()), tolerance, len(elements))
 
 
-def _elements(spec: PermutationSpec, samples: int, seed: int) -> Iterator[Permutation]:
+def _elements(spec: PermutationSpec, samples: int, seed: int) -> list[Permutation]:
+    if samples < 1:
+        raise VerificationError(f"samples must be at least 1, got {samples}: with none tried nothing is verified")
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(samples):
-        yield spec.random(generator)
+    return [spec.random(generator) for _ in range(samples)]
 
 
 def _copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
@@ -147,7 +158,10 @@ def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:
 
 def _outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, torch.Tensor]:
     try:
-        with torch.no_grad():
+        # Copies, since a forward may write to its inputs; one random state, since it may draw numbers.
+        args, kwargs = map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, (args, kwargs))
+        with torch.no_grad(), same_random_state():
+            torch.manual_seed(0)
             result = model(*args, **kwargs)
     except Exception as error:
         raise VerificationError(
@@ -159,21 +173,41 @@ def _outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def _check_telling(outputs: dict[str, torch.Tensor]) -> None:
     """Refuse a comparison that could not fail."""
-    numeric = {k: v for k, v in outputs.items() if v.is_floating_point() and v.numel()}
+    if not any(v.numel() for v in outputs.values()):
+        raise VerificationError("the model returns no tensors with entries, so that there is nothing to compare")
+    numeric = {k: v for k, v in outputs.items() if (v.is_floating_point() or v.is_complex()) and v.numel()}
     for name, value in numeric.items():
         if not bool(torch.isfinite(value).all()):
             raise VerificationError(f"{name} holds NaN or infinity: there is nothing to compare. Try other example inputs")
-    if numeric and all(bool((v == v.flatten()[0]).all()) and v.numel() > 1 for v in numeric.values()):
+    if all(_is_constant(v) for v in outputs.values() if v.numel()):
         raise VerificationError("every output is constant, so that the comparison would say nothing. Try other example inputs")
+
+
+def _is_constant(value: torch.Tensor) -> bool:
+    """Whether all entries are equal; a single number only counts as constant where it is zero."""
+    if value.numel() < 2:
+        return value.numel() == 0 or not bool(value.any())
+    return bool((value == value.flatten()[0]).all())
+
+
+def _check_repeats(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], tolerance: float) -> None:
+    """Refuse a model whose outputs change from one call to the next: the permutations would get the blame."""
+    changed = [n for n in first if n not in second or first[n].shape != second[n].shape]
+    changed += [n for n in first if n not in changed and _difference(n, second[n], first[n]).relative >= tolerance]
+    if changed:
+        raise VerificationError(
+            f"{changed[0]} differs between two calls with the same weights and inputs: the forward keeps state or draws "
+            "random numbers of its own. Pass a model that repeats itself"
+        )
 
 
 def _difference(name: str, value: torch.Tensor, reference: torch.Tensor) -> OutputError:
     if not reference.numel():
-        return OutputError(name, 0.0, 0.0)
+        return OutputError(name, 0.0, 0.0, True)
     wide = torch.complex128 if reference.is_complex() else torch.float64
     value, reference = value.to(wide), reference.to(wide)
     if not bool(torch.isfinite(value).all()):
-        return OutputError(name, float("inf"), float("inf"))
+        return OutputError(name, float("inf"), float("inf"), _is_constant(reference))
     absolute = float((value - reference).abs().max())
     scale = float(reference.abs().max())
-    return OutputError(name, absolute, absolute / scale if scale > 0 else absolute)
+    return OutputError(name, absolute, absolute / scale if scale > 0 else absolute, _is_constant(reference))

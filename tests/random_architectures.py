@@ -55,19 +55,23 @@ class Choices:
         ]
 
 
+def families(c: int, rich: bool = False) -> list[list[Instruction]]:
+    """The instructions possible at a width, by family."""
+    return [f for f in Choices(c).all + (random_extras.choices(c) if rich else []) if f]
+
+
 def width_after(c: int, instruction: Instruction) -> int:
     name = instruction[0]
     return {"linear": instruction[-1], "glu": instruction[-1], "cut": 4}.get(name, c + instruction[1] if name == "concat" else c)
 
 
 @st.composite
-def programs(draw: st.DrawFn, depth: int = 6) -> Program:
+def programs(draw: st.DrawFn, depth: int = 6, rich: bool = False) -> Program:
     """Programs of one to ``depth`` instructions."""
     first = c = draw(st.sampled_from(WIDTHS))
     found = []
     for _ in range(draw(st.integers(1, depth))):
-        family = draw(st.sampled_from([f for f in Choices(c).all if f]))
-        found.append(draw(st.sampled_from(family)))
+        found.append(draw(st.sampled_from(draw(st.sampled_from(families(c, rich))))))
         c = width_after(c, found[-1])
     return first, tuple(found)
 
@@ -78,8 +82,7 @@ def random_program(seed: int, depth: int = 6, rich: bool = False) -> Program:
     first = c = rng.choice(WIDTHS)
     found = []
     for _ in range(depth):
-        families = Choices(c).all + (random_extras.choices(c) if rich else [])
-        found.append(rng.choice(rng.choice([f for f in families if f])))
+        found.append(rng.choice(rng.choice(families(c, rich))))
         c = width_after(c, found[-1])
     return first, tuple(found)
 

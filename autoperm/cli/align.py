@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 
 from autoperm.checkpoint import load_checkpoint, save_checkpoint
-from autoperm.cli.app import Force, Inputs, Json, Model, Seed, app, out, print_json, working
+from autoperm.cli.app import Force, Inputs, Json, Seed, app, check_targets, print_json, say, working
 from autoperm.errors import AutopermError
-from autoperm.files import refuse_existing
 from autoperm.infer import infer
 from autoperm.matching import Match, match
-from autoperm.modelspec import load_inputs, load_model
+from autoperm.modelspec import FORMS, load_inputs, load_model
 from autoperm.state import check_pair, distance
 from autoperm.verify import verify
 
@@ -25,18 +24,18 @@ def align(
     a: File,
     b: File,
     output: Annotated[Path, typer.Option("--output", "-o", help="where to write b, permuted towards a")],
-    model: Annotated[str, typer.Option("--model", "-m", help=str(Model.__metadata__[0].help))],  # type: ignore[attr-defined]
+    model: Annotated[str, typer.Option("--model", "-m", help=FORMS)],
     input: Inputs = None,
-    permutation: Annotated[Path | None, typer.Option("--permutation", "-p", help="write the permutation there too")] = None,
+    permutation: Annotated[
+        Path | None, typer.Option("--permutation", "-p", help="write the permutation there too")
+    ] = None,
     method: Annotated[str, typer.Option(help="the matcher")] = "weight",
     force: Force = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Permute checkpoint B towards checkpoint A; the function of B is unchanged."""
-    for path in (output, permutation):
-        if path is not None:
-            refuse_existing(path, overwrite=force)
+    check_targets(output, permutation, force=force)
     state_a, state_b = load_checkpoint(a), load_checkpoint(b)
     check_pair(state_a, state_b)
     with working("inferring and verifying the group"):
@@ -61,6 +60,7 @@ def _report(found: Match, before: float, output: Path, json: bool) -> None:
     if json:
         print_json({"output": str(output), "distance_before": before, "distance": found.distance, "moved": moved})
         return
-    out.print(f"L2 distance {before:.6g} before, {found.distance:.6g} after; {len(found.history) - 1} sweeps", highlight=False)
-    out.print(f"{len(moved)} of {len(found.permutation.arrays)} groups permuted", highlight=False)
-    out.print(f"wrote {output}", highlight=False)
+    sweeps = len(found.history) - 1
+    say(f"L2 distance {before:.6g} before, {found.distance:.6g} after; {sweeps} sweeps")
+    say(f"{len(moved)} of {len(found.permutation.arrays)} groups permuted")
+    say(f"wrote {output}")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +17,10 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from autoperm._version import __version__
+from autoperm.errors import CheckpointError
+from autoperm.files import refuse_existing
 from autoperm.infer import UnsupportedOpWarning
+from autoperm.modelspec import FORMS, INPUT_FORMS
 
 app = typer.Typer(
     name="autoperm",
@@ -23,16 +29,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console()
+_PIPED = 200  # columns: tables that are read by programs or pagers should not wrap
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED)
 err = Console(stderr=True)
 
-Model = Annotated[
-    str, typer.Argument(help="torchvision:NAME, timm:NAME, hf:DIR (a folder with config.json) or package.module:factory")
-]
+Model = Annotated[str, typer.Argument(help=FORMS)]
 Inputs = Annotated[
-    list[str] | None,
-    typer.Option("--input", "-i", help="1x3x224x224, 1x16:int64 or package.module:function; once per positional input"),
+    list[str] | None, typer.Option("--input", "-i", help=f"{INPUT_FORMS}; once per positional input")
 ]
+Meta = Annotated[bool, typer.Option("--meta", help="build the model without memory for its weights")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for machines")]
 Force = Annotated[bool, typer.Option("--force", "-f", help="replace output files that exist")]
 Seed = Annotated[int, typer.Option(help="of everything random")]
@@ -46,13 +51,16 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def common(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
     progress: Annotated[bool, typer.Option(help="show what is going on while it takes long")] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log details")] = False,
 ) -> None:
     """Options of all commands."""
     err.quiet_progress = not progress  # type: ignore[attr-defined]
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, handlers=[RichHandler(console=err, show_path=False)])
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=level, handlers=[RichHandler(console=err, show_path=False, show_time=False)])
     logging.getLogger("autoperm").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
@@ -68,7 +76,29 @@ def working(text: str) -> Iterator[None]:
             yield
     for warning in caught:
         if issubclass(warning.category, UnsupportedOpWarning):
-            err.print(f"[yellow]warning:[/] {warning.message}", highlight=False)
+            err.print("[yellow]warning:[/] ", end="")
+            err.print(str(warning.message), markup=False, highlight=False, soft_wrap=True)
+        else:  # not ours: as if it had not been recorded
+            warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def check_targets(*paths: Path | None, force: bool) -> None:
+    """Before a long computation: files that exist are kept, and the folders of new ones must be there.
+
+    Raises:
+        CheckpointError: a file exists and ``force`` is false, or its folder is missing.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        refuse_existing(path, overwrite=force)
+        if not path.parent.is_dir():
+            raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+
+
+def say(text: str) -> None:
+    """Text on standard output as it is: no markup, no colours, no line breaks of its own."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(data: Any) -> None:
@@ -79,4 +109,4 @@ def print_json(data: Any) -> None:
 def console_error(text: str) -> None:
     """An error on standard error."""
     err.print("[bold red]error:[/] ", end="")
-    err.print(text, markup=False, highlight=False)
+    err.print(text, markup=False, highlight=False, soft_wrap=True)

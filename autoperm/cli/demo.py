@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from autoperm.cli.app import Json, app, err, out, print_json, working
+from autoperm.cli.app import Force, Json, app, check_targets, err, out, print_json, say, working
 
 if TYPE_CHECKING:
     from autoperm.demo import Outcome
 
+PLOT = "barrier.png"
 METRICS = ("train loss", "test loss", "train accuracy", "test accuracy")
 
 
@@ -20,11 +21,14 @@ METRICS = ("train loss", "test loss", "train accuracy", "test accuracy")
 def demo(
     out_dir: Annotated[Path, typer.Option("--out", help="folder for the plot and the weights")] = Path("demo-output"),
     quick: Annotated[bool, typer.Option(help="less training, narrower nets")] = False,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Train pairs of networks from different seeds, verify, align, and measure the barrier before and after."""
     from autoperm.demo import run
 
+    out_dir.mkdir(parents=True, exist_ok=True)
+    check_targets(out_dir / PLOT, *out_dir.glob("*-aligned.safetensors"), force=force)
     with working("training, verifying, aligning"):
         outcomes = run(out_dir, quick=quick, report=lambda line: err.print(line, highlight=False, style="dim"))
     if json:
@@ -32,7 +36,7 @@ def demo(
         return
     for outcome in outcomes:
         _show(outcome)
-    out.print(f"\nplot: {out_dir / 'barrier.png'}", highlight=False)
+    say(f"\nplot: {out_dir / PLOT}")
 
 
 def _barriers(outcome: Outcome) -> dict[str, dict[str, float]]:
@@ -59,10 +63,9 @@ def _show(outcome: Outcome) -> None:
     ends = ", ".join(f"{outcome.curves['naive'].curves['test accuracy'][k]:.1%}" for k in (0, -1))
     out.print()
     out.print(table)
-    out.print(f"group of order 10^{outcome.spec.log10_order:.1f}; {outcome.verification}".splitlines()[0], highlight=False)
-    out.print(f"test accuracy of the two models: {ends}", highlight=False)
-    out.print(
+    say(f"group of order 10^{outcome.spec.log10_order:.1f}; {outcome.verification}".splitlines()[0])
+    say(f"test accuracy of the two models: {ends}")
+    say(
         f"L2 distance {outcome.distance_before:.2f} before matching, {outcome.match.distance:.2f} after; "
-        f"{outcome.seconds:.0f} s; aligned weights: {outcome.weights}",
-        highlight=False,
+        f"{outcome.seconds:.0f} s; aligned weights: {outcome.weights}"
     )

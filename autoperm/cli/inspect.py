@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from autoperm.cli.app import Inputs, Json, Model, app, out, print_json, working
+from autoperm.cli.app import Force, Inputs, Json, Meta, Model, app, check_targets, out, print_json, say, working
 from autoperm.infer import infer
 from autoperm.modelspec import load_inputs, load_model
 from autoperm.report import rows, summary
@@ -21,15 +22,18 @@ def inspect(
     model: Model,
     input: Inputs = None,
     everything: Annotated[bool, typer.Option("--all", help="show all rows")] = False,
-    save: Annotated[str | None, typer.Option(help="write the spec as JSON to this file")] = None,
+    save: Annotated[Path | None, typer.Option(help="write the spec as JSON to this file")] = None,
+    force: Force = False,
+    meta: Meta = False,
     json: Json = False,
 ) -> None:
     """Infer a model's permutation groups and show them."""
+    check_targets(save, force=force)
     with working(f"inferring the group of {model}"):
-        network = load_model(model)
+        network = load_model(model, meta=meta)
         spec = infer(network, load_inputs(input or [], model, network))
     if save is not None:
-        spec.save(save, overwrite=False)
+        spec.save(save, overwrite=force)
     if json:
         print_json(as_json(spec))
         return
@@ -37,7 +41,7 @@ def inspect(
     out.print(_groups(spec, shown))
     if spec.pinned:
         out.print(_pinned(spec, shown))
-    out.print(summary(spec))
+    say(summary(spec))
 
 
 def as_json(spec: PermutationSpec) -> dict:
@@ -47,7 +51,13 @@ def as_json(spec: PermutationSpec) -> dict:
         "order": str(spec.order) if spec.log10_order < 4000 else None,
         "coverage": spec.coverage,
         "groups": [
-            {"name": g.name, "size": g.size, "copies": g.copies, "parent": g.parent, "moves": [list(m) for m in g.moves]}
+            {
+                "name": g.name,
+                "size": g.size,
+                "copies": g.copies,
+                "parent": g.parent,
+                "moves": [list(m) for m in g.moves],
+            }
             for g in spec.groups
         ],
         "pinned": [{"parameter": name, "dim": dim, "reason": reason} for (name, dim), reason in spec.pinned.items()],

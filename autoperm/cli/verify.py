@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autoperm.cli.app import Inputs, Json, Model, Seed, app, out, print_json, working
+from autoperm.cli.app import Inputs, Json, Model, Seed, app, print_json, say, working
 from autoperm.infer import infer
 from autoperm.modelspec import load_inputs, load_model
 from autoperm.verify import verify as run
@@ -28,5 +28,5 @@ def verify(
     if json:
         print_json({"ok": found.ok, "relative": found.relative, "outputs": [vars(e) for e in found.errors]})
     else:
-        out.print(str(found), markup=False, highlight=False)
+        say(str(found))
     raise typer.Exit(0 if found.ok else 1)

@@ -6,7 +6,7 @@ The permuted b is kept up to date, so that a step only ever looks for the *relat
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from autoperm.layout import all_coordinates, gather, identity_element
 from autoperm.matching.unfold import Unfolding, unfoldings
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
+
+_CHUNK = 1 << 16
 
 
 class Problem:
@@ -41,10 +43,10 @@ class Problem:
 
     def _add(self, home: str, a: torch.Tensor, b: torch.Tensor) -> None:
         found = unfoldings(self.action, home, self.spec.layouts[home])
-        a, b = _widen(a), _widen(b)
+        a, b = _together(a, b)
         if not found:
             self._still += _inner(a, b)
-            self._still_distance += float(((a.double() - b.double()) ** 2).sum())
+            self._still_distance += _squared_distance(a, b)
             return
         self.a[home], self.b[home], self.version[home] = a, b, 0
         for unfolding in found:
@@ -59,7 +61,7 @@ class Problem:
     @property
     def distance(self) -> float:
         """The L2 distance between the parameters under the current element, from the differences themselves."""
-        moving = math.fsum(float(((self.a[n].double() - self.b[n].double()) ** 2).sum()) for n in self.a)
+        moving = math.fsum(_squared_distance(self.a[n], self.b[n]) for n in self.a)
         return math.sqrt(self._still_distance + moving)
 
     @property
@@ -131,13 +133,23 @@ def _lookup(state: Mapping[str, torch.Tensor], spec: PermutationSpec, home: str)
     return next(state[n] for n, h in spec.aliases.items() if h == home and n in state).detach()
 
 
-def _widen(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+def _together(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both on a's device, in their common dtype, float32 at least."""
+    dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    return a.to(dtype), b.to(a.device, dtype)
 
 
 def _inner(a: torch.Tensor, b: torch.Tensor) -> float:
-    """<a, b>, in float64: in chunks, so that no copy of a large tensor is made."""
-    total = 0.0
-    for x, y in zip(a.reshape(-1).split(1 << 22), b.reshape(-1).split(1 << 22), strict=True):
-        total += float(torch.dot(x.double(), y.double()))
-    return total
+    """<a, b>, in float64."""
+    return math.fsum(float(torch.vdot(y, x).real) for x, y in _chunks(a, b))
+
+
+def _squared_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return math.fsum(float((x - y).abs().square().sum()) for x, y in _chunks(a, b))
+
+
+def _chunks(a: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Pieces of both in double precision, small enough that the wide copies stay in the cache."""
+    wide = torch.promote_types(a.dtype, torch.float64)
+    for x, y in zip(a.reshape(-1).split(_CHUNK), b.reshape(-1).split(_CHUNK), strict=True):
+        yield x.to(wide), y.to(wide)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoperm.errors import AutopermError
+from autoperm.errors import AutopermError, StateError
 from autoperm.matching.problem import Problem
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
@@ -76,7 +76,8 @@ def match(
 
     Raises:
         AutopermError: no such matcher; the known ones are listed.
-        StateError: keys or shapes differ, or weights are not finite.
+        StateError: keys or shapes differ, or parameters are not finite or on the meta device. Buffers are not looked
+            at: masks may hold infinities.
 
     Example:
         >>> import torch, autoperm
@@ -91,6 +92,13 @@ def match(
     a, b = state_of(model_a, "model_a"), state_of(model_b, "model_b")
     check_pair(a, b)
     check_state(spec, a, "model_a")
-    check_finite(a, "model_a")
-    check_finite(b, "model_b")
+    for state, what in ((a, "model_a"), (b, "model_b")):
+        _check_values({n: t for n, t in state.items() if spec.aliases.get(n) in spec.parameters}, what)
     return _MATCHERS[method](Problem(spec, a, b), seed=seed, **options)
+
+
+def _check_values(parameters: Mapping[str, torch.Tensor], what: str) -> None:
+    for name, tensor in parameters.items():
+        if tensor.is_meta:
+            raise StateError(f"{what}: {name} is on the meta device and has no values to match; load its weights first")
+    check_finite(parameters, what)

@@ -37,14 +37,15 @@ def arranged(
 def gram(problem: Problem, g: int, cells: Sequence[Unfolding]) -> np.ndarray:
     """For every position of the parents the matrix of <a at i, b at j>: shape (parents, n, n)."""
     group = problem.spec.groups[g]
-    total = np.zeros((group.copies, group.size, group.size))
+    total: torch.Tensor | None = None  # in the weights' own precision: the objective itself decides about a step
     for u in cells:
         for axes in u.occurrences(group.leaves):
             batch = [u.axis_beside(p, axes[0]) for p in group.parents]
             a, b = arranged(problem, u, (problem.a[u.name], problem.b[u.name]), batch, axes)
             a, b = (t.reshape(group.copies, group.size, -1) for t in (a, b))
-            total += torch.bmm(a, b.transpose(1, 2)).double().cpu().numpy()
-    return total
+            term = torch.bmm(a, b.conj().transpose(1, 2)).real
+            total = term if total is None else total + term
+    return np.zeros((group.copies, group.size, group.size)) if total is None else total.double().cpu().numpy()
 
 
 def single_step(problem: Problem, g: int) -> tuple[dict[int, np.ndarray], float]:
@@ -113,12 +114,12 @@ def _pairs(problem: Problem, g: int, d: int) -> tuple[np.ndarray, np.ndarray, fl
 def _flat_gram(parts: Sequence[tuple[torch.Tensor, ...]], k: int, n: int, m: int) -> np.ndarray:
     total = np.zeros((n * m, n * m))
     for a, b in parts:
-        total += (a[k].reshape(n * m, -1) @ b[k].reshape(n * m, -1).T).double().cpu().numpy()
+        total += (a[k].reshape(n * m, -1) @ b[k].reshape(n * m, -1).conj().T).real.double().cpu().numpy()
     return total.reshape(n, m, n, m)
 
 
 def _pair_gram(parts: Sequence[tuple[torch.Tensor, ...]], k: int, i: int, j: int) -> np.ndarray:
-    return sum((a[k, i] @ b[k, j].T).double().cpu().numpy() for a, b in parts)  # type: ignore[return-value]
+    return sum((a[k, i] @ b[k, j].conj().T).real.double().cpu().numpy() for a, b in parts)  # type: ignore[return-value]
 
 
 def _as_dependent(problem: Problem, g: int, d: int, picked: np.ndarray) -> np.ndarray:

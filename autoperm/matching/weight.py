@@ -101,5 +101,8 @@ def _visit(problem: Problem, block: Block, seen: dict[int, dict[str, int]]) -> b
     # Gram matrices are in the weights' own precision and, where a group occurs twice, a linearisation: the objective
     # itself decides.
     moved = gain > 0 and problem.apply(relative)
-    seen[g] = {name: problem.version[name] for name in versions}
+    if moved and not dependents and _twice(problem, g):
+        seen.pop(g, None)  # a step on a linearisation may leave more to gain, with nothing else moved
+    else:
+        seen[g] = {name: problem.version[name] for name in versions}
     return moved

@@ -17,8 +17,7 @@ from autoperm.rules.registry import rule
 @rule("aten.cat", "aten.concat", "aten.concatenate")
 def cat(op: Op) -> View:
     shape = op.shape()
-    parts = [op.labels.view(node) for node in op["tensors"]]
-    parts = [p for p in parts if 0 not in p.shape]
+    parts = [op.labels.view(node) for node in op["tensors"] if node.meta["val"].numel()]
     dim = op.get("dim", 0) % len(shape)
     if len(parts) > 1 and len(set(op["tensors"])) == 1:  # one tensor several times: its repeats are interchangeable
         from autoperm.rules.movement import reshaped

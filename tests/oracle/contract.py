@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +23,7 @@ def dot(graph: ScalarGraph, xs: list[int], ys: list[int], skip: int, mul: int, t
     if not terms:
         return ZERO
     terms.sort()
-    if any(left == right for left, right in zip(terms, terms[1:])):
+    if any(left == right for left, right in itertools.pairwise(terms)):
         return graph.bag("dot", terms)
     return node(total, tuple(terms))
 

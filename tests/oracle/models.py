@@ -77,10 +77,11 @@ def values(*shape: int) -> Callable[[], Tensor]:
     return lambda: torch.randn(*shape)
 
 
-for kind in (
-    "CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish ReLU ReLU6 SELU SiLU "
-    "Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink"
-).split():
+ACTIVATIONS = """
+    CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish ReLU ReLU6 SELU SiLU Sigmoid
+    Softplus Softshrink Softsign Tanh Tanhshrink
+"""
+for kind in ACTIVATIONS.split():
     dense(kind, lambda m, h, kind=kind: getattr(nn, kind)()(h))
 
 dense("PReLU", lambda m, h: F.prelu(h, m.write.weight[0]))
@@ -194,9 +195,11 @@ model("index by data", 24, lambda m, x, i: m.write(m.table[:, i, i].T * m.read(x
       torch.tensor([1, 0]), table=values(4, 2, 2), read=lin(2, 4), write=lin(4, 1))  # fmt: skip
 model("gather by data", 1, lambda m, x, i: m.read(x).gather(1, i), torch.randn(2, 2), torch.tensor([[1], [0]]),
       read=lin(2, 4))  # fmt: skip
-model("grid", 2, lambda m, x: m.write(F.grid_sample(m.read(x), x.new_tensor([[[[0.1, -0.7], [0.4, 0.2]]]]))),
+model("grid", 2, lambda m, x: m.write(F.grid_sample(
+    m.read(x), x.new_tensor([[[[0.1, -0.7], [0.4, 0.2]]]]), align_corners=False)),
       torch.randn(1, 1, 3, 3), read=lambda: nn.Conv2d(1, 2, 1), write=lambda: nn.Conv2d(2, 1, 1))  # fmt: skip
-model("grid from data", 2, lambda m, x: m.write(F.grid_sample(m.read(x), m.grid(x.flatten()).view(1, 2, 2, 2))),
+model("grid from data", 2, lambda m, x: m.write(F.grid_sample(
+    m.read(x), m.grid(x.flatten()).view(1, 2, 2, 2), align_corners=True)),
       torch.randn(1, 1, 3, 3), read=lambda: nn.Conv2d(1, 2, 1), grid=lin(9, 8),
       write=lambda: nn.Conv2d(2, 1, 1))  # fmt: skip
 
