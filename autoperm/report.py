@@ -26,9 +26,13 @@ def summary(spec: PermutationSpec) -> str:
     order = f"{spec.order}" if spec.log10_order < 15 else f"10^{spec.log10_order:.1f}"
     unknown = f", {len(spec.unsupported)} ops without a rule" if spec.unsupported else ""
     return (
-        f"{len(spec.groups)} groups, order {order}, {spec.coverage:.1%} of the parameters move, "
-        f"{len(spec.pinned)} parameter dimensions are pinned{unknown}"
+        f"{_count(len(spec.groups), 'group')}, order {order}, {spec.coverage:.1%} of the parameters move, "
+        f"{_count(len(spec.pinned), 'parameter dimension')} {'is' if len(spec.pinned) == 1 else 'are'} pinned{unknown}"
     )
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def as_text(spec: PermutationSpec) -> str:

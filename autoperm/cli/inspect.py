@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from autoperm.cli.app import Force, Inputs, Json, Meta, Model, app, check_targets, out, print_json, say, working
@@ -69,7 +70,7 @@ def _groups(spec: PermutationSpec, shown: int | None) -> Table:
     table = Table("group", "size", "copies", "parent", "moves", title="groups", title_justify="left")
     listed = rows(spec)
     for row in listed[:shown]:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     if shown is not None and len(listed) > shown:
         table.caption = f"{len(listed) - shown} more: --all"
     return table
@@ -78,7 +79,7 @@ def _groups(spec: PermutationSpec, shown: int | None) -> Table:
 def _pinned(spec: PermutationSpec, shown: int | None) -> Table:
     table = Table("parameter", "dim", "reason", title="pinned", title_justify="left")
     for (name, dim), reason in list(spec.pinned.items())[:shown]:
-        table.add_row(name, str(dim), reason)
+        table.add_row(escape(name), str(dim), escape(reason))
     if shown is not None and len(spec.pinned) > shown:
         table.caption = f"{len(spec.pinned) - shown} more: --all"
     return table
