@@ -83,8 +83,8 @@ def _load_safetensors(source: Path) -> dict[str, torch.Tensor]:
 
 def _load_shards(source: Path) -> dict[str, torch.Tensor]:
     try:
-        names = sorted(set(json.loads(source.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, OSError) as error:
+        names = sorted({str(name) for name in json.loads(source.read_text())["weight_map"].values()})
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise CheckpointError(f"{source} is not a shard index: it has no weight_map ({error})") from error
     found: dict[str, torch.Tensor] = {}
     for name in names:

@@ -142,7 +142,7 @@ def _declare_torchvision_ops() -> None:
 
     It needs the names of two of them, which only detection models use.
     """
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "FRAGMENT")
     _LIBRARIES.append(library)
     for op in ("nms", "qnms"):
         with contextlib.suppress(RuntimeError):  # declared already

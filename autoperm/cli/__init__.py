@@ -12,7 +12,7 @@ from autoperm.errors import AutopermError
 def main() -> None:
     """Run the command line: exit code 0, 1 for a controlled error, 2 for wrong usage."""
     try:
-        app()
+        app(prog_name="autoperm")
     except AutopermError as error:
         console_error(str(error))
         sys.exit(1)

@@ -74,10 +74,10 @@ class Problem:
         """The tensors that any of the groups moves."""
         return list(dict.fromkeys(u.name for g in groups for u in self.cells[g]))
 
-    def apply(self, relative: Mapping[int, np.ndarray]) -> bool:
+    def apply(self, relative: Mapping[int, np.ndarray], *, always: bool = False) -> bool:
         """Follow the current element by one that is the identity but for the given groups, if the objective rises.
 
-        Returns whether it does.
+        Returns whether it was applied; with ``always`` it is, whatever the objective does.
         """
         full = [relative.get(g, None) for g in range(len(self.element))]
         names = self.tensors_of(list(relative))
@@ -85,7 +85,7 @@ class Problem:
         permuted = {n: gather(self.action, self.spec.layouts[n], step, self.b[n]) for n in names}
         terms = {n: _inner(self.a[n], permuted[n]) for n in names}
         gain = math.fsum(terms.values()) - math.fsum(self._terms[n] for n in names)
-        if gain <= 1e-10 * abs(self.objective):
+        if not always and gain <= 1e-10 * abs(self.objective):
             return False
         self.b.update(permuted)
         self._terms.update(terms)
@@ -93,6 +93,14 @@ class Problem:
             self.version[n] += 1
         self._compose(relative, step)
         return True
+
+    def restore(self, element: Sequence[np.ndarray], tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go back to an element and the permuted tensors that belong to it."""
+        self.element = list(element)
+        self.b.update(tensors)
+        for name in tensors:
+            self.version[name] += 1
+            self._terms[name] = _inner(self.a[name], self.b[name])
 
     def _compose(self, relative: Mapping[int, np.ndarray], step: _Sparse) -> None:
         """(step @ current): a group reads the current element where its parents are read from."""

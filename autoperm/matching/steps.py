@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -48,10 +48,18 @@ def gram(problem: Problem, g: int, cells: Sequence[Unfolding]) -> np.ndarray:
     return np.zeros((group.copies, group.size, group.size)) if total is None else total.double().cpu().numpy()
 
 
-def single_step(problem: Problem, g: int) -> tuple[dict[int, np.ndarray], float]:
+#: Which cells a step looks at.
+Filter = Callable[[Unfolding], bool]
+
+
+def everything(cell: Unfolding) -> bool:
+    return True
+
+
+def single_step(problem: Problem, g: int, counts: Filter = everything) -> tuple[dict[int, np.ndarray], float]:
     """The best relative permutation of one group, all others held; and the gain."""
     group = problem.spec.groups[g]
-    matrices = gram(problem, g, problem.cells[g])
+    matrices = gram(problem, g, [u for u in problem.cells[g] if counts(u)])
     found, gain = [], 0.0
     for matrix in matrices:
         best, value = assign(matrix)
@@ -61,7 +69,9 @@ def single_step(problem: Problem, g: int) -> tuple[dict[int, np.ndarray], float]
     return {g: np.stack(found).reshape(shape)}, gain
 
 
-def wreath_step(problem: Problem, g: int, dependents: Sequence[int]) -> tuple[dict[int, np.ndarray], float]:
+def wreath_step(
+    problem: Problem, g: int, dependents: Sequence[int], counts: Filter = everything
+) -> tuple[dict[int, np.ndarray], float]:
     """The best relative permutation of a group together with groups that depend on it: exact.
 
     For every pair of the group's positions, one assignment per dependent; then one assignment over the positions on
@@ -69,11 +79,11 @@ def wreath_step(problem: Problem, g: int, dependents: Sequence[int]) -> tuple[di
     """
     group = problem.spec.groups[g]
     inner = {leaf for d in dependents for leaf in problem.spec.groups[d].leaves}
-    base = gram(problem, g, [u for u in problem.cells[g] if not inner & set(u.leaves)])
+    base = gram(problem, g, [u for u in problem.cells[g] if counts(u) and not inner & set(u.leaves)])
     identity = np.einsum("pii->", base)
     choices = {}
     for d in dependents:
-        values, choices[d], unmoved = _pairs(problem, g, d)
+        values, choices[d], unmoved = _pairs(problem, g, d, counts)
         base += values
         identity += unmoved
     tops, gain = [], -float(identity)
@@ -89,12 +99,12 @@ def wreath_step(problem: Problem, g: int, dependents: Sequence[int]) -> tuple[di
     return relative, gain
 
 
-def _pairs(problem: Problem, g: int, d: int) -> tuple[np.ndarray, np.ndarray, float]:
+def _pairs(problem: Problem, g: int, d: int, counts: Filter) -> tuple[np.ndarray, np.ndarray, float]:
     """For every pair of positions of g the best value over d's permutations, those permutations, and the trace."""
     group, dependent = problem.spec.groups[g], problem.spec.groups[d]
     p, n, m = group.copies, group.size, dependent.size
     parts = []
-    for u in problem.cells[d]:
+    for u in filter(counts, problem.cells[d]):
         for axes in u.occurrences(dependent.leaves):
             outer = [u.axis_beside(leaf, axes[0]) for leaf in group.leaves]
             batch = [u.axis_beside(q, axes[0]) for q in group.parents]
@@ -105,7 +115,7 @@ def _pairs(problem: Problem, g: int, d: int) -> tuple[np.ndarray, np.ndarray, fl
     for k in range(p):
         whole = _flat_gram(parts, k, n, m) if n * m <= _LARGE else None
         for i, j in itertools.product(range(n), range(n)):
-            matrix = whole[i, :, j, :] if whole is not None else _pair_gram(parts, k, i, j)
+            matrix = whole[i, :, j, :] if whole is not None else _pair_gram(parts, k, i, j, m)
             choices[k, i, j], values[k, i, j] = assign(matrix)
             unmoved += float(np.trace(matrix)) if i == j else 0.0
     return values, choices, unmoved
@@ -118,8 +128,11 @@ def _flat_gram(parts: Sequence[tuple[torch.Tensor, ...]], k: int, n: int, m: int
     return total.reshape(n, m, n, m)
 
 
-def _pair_gram(parts: Sequence[tuple[torch.Tensor, ...]], k: int, i: int, j: int) -> np.ndarray:
-    return sum((a[k, i] @ b[k, j].conj().T).real.double().cpu().numpy() for a, b in parts)  # type: ignore[return-value]
+def _pair_gram(parts: Sequence[tuple[torch.Tensor, ...]], k: int, i: int, j: int, m: int) -> np.ndarray:
+    total = np.zeros((m, m))
+    for a, b in parts:
+        total += (a[k, i] @ b[k, j].conj().T).real.double().cpu().numpy()
+    return total
 
 
 def _as_dependent(problem: Problem, g: int, d: int, picked: np.ndarray) -> np.ndarray:

@@ -44,9 +44,9 @@ class Unfolding:
 
     def _order(self, j: int, piece: int) -> np.ndarray | None:
         relabel = self.layout.cells[self.cell][j].relabel
-        if len(self.layout.pieces[j]) == 1 and relabel is None:
-            return None
         positions = self.layout.pieces[j][piece]
+        if len(positions) == self.layout.shape[j] and relabel is None:
+            return None
         return positions if relabel is None else positions[np.argsort(relabel)]
 
     def occurrences(self, leaves: Sequence[int]) -> list[tuple[int, ...]]:

@@ -1,20 +1,24 @@
 """Weight matching: block coordinate ascent (Ainsworth, Hayase and Srinivasa, ICLR 2023, Algorithm 1).
 
-Each block is a group together with the groups that depend on it alone (heads with their query-key and value
-dimensions), and the step on a block is exact. A block none of whose tensors changed since it was last visited is
-skipped. The objective never falls.
+Each block is a group together with groups that depend on it alone (heads with their query-key and value dimensions),
+and the step on a block is the best there is with the other groups held. A block none of whose tensors changed since it
+was last visited is skipped. The objective never falls.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
+import networkx as nx
 import torch
 
+from autoperm.errors import AutopermError
 from autoperm.matching.problem import Problem
 from autoperm.matching.registry import Match, matcher
-from autoperm.matching.steps import single_step, wreath_step
+from autoperm.matching.steps import Filter, everything, single_step, wreath_step
 
 logger = logging.getLogger(__name__)
 
@@ -27,18 +31,25 @@ def weight_matching(
     *,
     seed: int = 0,
     max_sweeps: int = 100,
+    start: str = "propagate",
     progress: Callable[[int, float], None] | None = None,
 ) -> Match:
     """Visit the blocks in a fresh random order each sweep, until a sweep changes nothing.
 
     Arguments:
         seed: of the visiting order.
-        max_sweeps: the most sweeps to make.
+        max_sweeps: the most sweeps to make; 0 leaves model b as it is.
+        start: ``"propagate"`` matches each block once on the evidence of what is matched already, from the inputs and
+            outputs inwards, before the first sweep; ``"identity"`` starts from model b as it is, as the paper does.
         progress: called after each sweep with its number and the objective.
     """
     generator = torch.Generator().manual_seed(seed)
     found = blocks(problem)
-    seen: dict[int, dict[str, int]] = {}
+    seen: dict[Block, dict[str, int]] = {}
+    if start == "propagate" and max_sweeps > 0:
+        propagate(problem, found, generator)
+    elif start not in ("propagate", "identity"):
+        raise AutopermError(f'start must be "propagate" or "identity", not {start!r}')
     history = [problem.objective]
     for sweep in range(1, max_sweeps + 1):
         moved = 0
@@ -53,11 +64,46 @@ def weight_matching(
     return Match(problem.permutation, problem.objective, problem.distance, tuple(history))
 
 
+def propagate(problem: Problem, found: Sequence[Block], generator: torch.Generator) -> None:
+    """Match every block once, each on the tensors whose other groups are matched already or fixed.
+
+    The block with the largest share of such evidence goes first. Kept only if the objective rises altogether: where
+    two models are near each other already, there is nothing to gain.
+    """
+    start, element, tensors = problem.objective, list(problem.element), dict(problem.b)
+    known: set[int] = set()
+    waiting = [found[k] for k in torch.randperm(len(found), generator=generator).tolist()]
+    while waiting:
+        shares = [_evidence(problem, block, known) for block in waiting]
+        g, dependents = waiting.pop(max(range(len(shares)), key=shares.__getitem__))
+        inside = known | {g, *dependents}
+        counts = _counts(problem, inside) if max(shares) > 0 else everything
+        step = wreath_step(problem, g, dependents, counts) if dependents else single_step(problem, g, counts)
+        problem.apply(step[0], always=True)
+        known = inside
+    if problem.objective < start:
+        problem.restore(element, tensors)
+
+
+def _counts(problem: Problem, known: set[int]) -> Filter:
+    group_of = problem.action.group_of
+    return lambda u: all(group_of.get(leaf) is None or group_of[leaf] in known for leaf in u.leaves)
+
+
+def _evidence(problem: Problem, block: Block, known: set[int]) -> float:
+    """The share of a block's weights whose other groups are known."""
+    cells = [u for g in (block[0], *block[1]) for u in problem.cells[g]]
+    counts = _counts(problem, known | {block[0], *block[1]})
+    sizes = [math.prod(u.shape) for u in cells]
+    return sum(n for n, u in zip(sizes, cells, strict=True) if counts(u)) / max(sum(sizes), 1)
+
+
 def blocks(problem: Problem) -> list[Block]:
     """Every group with the dependents that its step can solve with it; the other dependents on their own.
 
-    Dependents that meet in one tensor are coupled, and so are those with dependents of their own or a second parent
-    that moves: for them a step holds the rest, as for any block.
+    Dependents that meet in one tensor are coupled (both sides of a grouped convolution): the group then has several
+    blocks, in each of which the dependents do not meet and the others are held. Dependents with dependents of their
+    own or a second parent that moves are blocks by themselves.
     """
     groups = problem.spec.groups
     parents_of = [{problem.action.group_of[p] for p in g.parents if p in problem.action.group_of} for g in groups]
@@ -67,12 +113,20 @@ def blocks(problem: Problem) -> list[Block]:
     for g in range(len(groups)):
         own = [d for d, above in enumerate(parents_of) if above == {g} | parents_of[g] and d not in has_children]
         own = [d for d in own if not parents_of[g] and _same_batch(problem, g, d) and not _twice(problem, d)]
-        own = [d for d in own if not any(e != d and _meet(problem, d, e) for e in own)]
         if own and not _twice(problem, g):
-            found.append((g, tuple(own)))
+            found += [(g, apart) for apart in _apart(problem, own)]
             taken.update(own)
     heads = {g for g, _ in found}
     return found + [(g, ()) for g in range(len(groups)) if g not in taken and g not in heads]
+
+
+def _apart(problem: Problem, dependents: list[int]) -> list[tuple[int, ...]]:
+    """The dependents in classes whose members do not meet in a tensor."""
+    graph = nx.Graph()
+    graph.add_nodes_from(dependents)
+    graph.add_edges_from((d, e) for d, e in itertools.combinations(dependents, 2) if _meet(problem, d, e))
+    colour = nx.greedy_color(graph)
+    return [tuple(d for d in dependents if colour[d] == c) for c in sorted(set(colour.values()))]
 
 
 def _same_batch(problem: Problem, g: int, d: int) -> bool:
@@ -92,17 +146,17 @@ def _twice(problem: Problem, g: int) -> bool:
     return any(len(u.occurrences(leaves)) != 1 for u in problem.cells[g])
 
 
-def _visit(problem: Problem, block: Block, seen: dict[int, dict[str, int]]) -> bool:
+def _visit(problem: Problem, block: Block, seen: dict[Block, dict[str, int]]) -> bool:
     g, dependents = block
     versions = {name: problem.version[name] for name in problem.tensors_of([g, *dependents])}
-    if seen.get(g) == versions:
+    if seen.get(block) == versions:
         return False
     relative, gain = wreath_step(problem, g, dependents) if dependents else single_step(problem, g)
     # Gram matrices are in the weights' own precision and, where a group occurs twice, a linearisation: the objective
     # itself decides.
     moved = gain > 0 and problem.apply(relative)
     if moved and not dependents and _twice(problem, g):
-        seen.pop(g, None)  # a step on a linearisation may leave more to gain, with nothing else moved
+        seen.pop(block, None)  # a step on a linearisation may leave more to gain, with nothing else moved
     else:
-        seen[g] = {name: problem.version[name] for name in versions}
+        seen[block] = {name: problem.version[name] for name in versions}
     return moved

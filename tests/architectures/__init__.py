@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.architectures import attention, convolution, recurrent, structure  # noqa: F401
+from tests.architectures import (  # noqa: F401
+    attention, attention_more, convolution, convolution_more, experts, ordering, positions, recurrence, recurrent, residual,
+    sharing, slicing, structure,
+)  # fmt: skip
 from tests.architectures.registry import CASES, Case
 
 __all__ = ["CASES", "Case"]

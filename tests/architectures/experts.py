@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.architectures.registry import Net, architecture
+from tests.architectures.nets import Net, architecture
 
 
 def _weights() -> dict[str, nn.Module | Tensor]:
@@ -13,17 +13,6 @@ def _weights() -> dict[str, nn.Module | Tensor]:
         "first": nn.Linear(2, 3), "router": nn.Linear(3, 2), "last": nn.Linear(3, 2),
         "up": torch.randn(2, 3, 2), "middle": torch.randn(2, 1, 2), "down": torch.randn(2, 2, 3),
     }  # fmt: skip
-
-
-@architecture((2, 2), order=6 * 2 * 2**2)  # width, experts, hidden of each
-def experts_einsum() -> nn.Module:
-    def forward(m: nn.Module, x: Tensor) -> Tensor:
-        x = m.first(x)
-        share = m.router(x).softmax(-1)
-        hidden = torch.relu(torch.einsum("bc,ech->beh", x, m.up) + m.middle[:, 0])
-        return m.last(x + torch.einsum("be,beh,ehc->bc", share, hidden, m.down))
-
-    return Net(forward, **_weights())
 
 
 @architecture((2, 2), order=6 * 2 * 2**2)
@@ -49,15 +38,6 @@ def experts_separate() -> nn.Module:
         return nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2))
 
     return Net(forward, first=nn.Linear(2, 3), router=nn.Linear(3, 2), a=expert(), b=expert(), last=nn.Identity())
-
-
-@architecture((2, 3, 2), order=6**3)  # at each of three positions a hidden width of its own
-def per_position_linear() -> nn.Module:
-    def forward(m: nn.Module, x: Tensor) -> Tensor:
-        hidden = torch.relu(torch.einsum("bti,toi->bto", x, m.up) + m.bias)
-        return torch.einsum("bto,tpo->btp", hidden, m.down)
-
-    return Net(forward, up=torch.randn(3, 3, 2), bias=torch.randn(3, 3), down=torch.randn(3, 2, 3))
 
 
 @architecture((2, 2), order=6 * 2 * 2)  # rows, experts, the code that routes

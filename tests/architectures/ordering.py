@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.architectures.registry import Net, architecture
+from tests.architectures.nets import Net, architecture
 
 
 def _between(function: object, width: int = 4, hidden: int = 0) -> nn.Module:
@@ -14,16 +14,6 @@ def _between(function: object, width: int = 4, hidden: int = 0) -> nn.Module:
 
     first = nn.Sequential(nn.Linear(2, hidden), nn.ReLU(), nn.Linear(hidden, width)) if hidden else nn.Linear(2, width)
     return Net(forward, first=first, last=nn.Linear(width, 2))
-
-
-@architecture((2, 2), order=6)  # the hidden width only
-def cumulative_sum() -> nn.Module:
-    return _between(lambda x: x.cumsum(-1), hidden=3)
-
-
-@architecture((2, 2), order=24)  # what is sorted may come in any order
-def sorted_values() -> nn.Module:
-    return _between(lambda x: x.sort(-1).values)
 
 
 @architecture((2, 2), order=24)

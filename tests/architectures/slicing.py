@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (the usual name)
+from torch.nn import functional as F
 
-from tests.architectures.registry import Net, architecture
-
-
-@architecture((2, 2), order=24)  # rows 4 and 5 are in no output, and do not count
-def sliced_unused_rest() -> nn.Module:
-    parts = {"weight": torch.randn(6, 2), "bias": torch.randn(5), "last": nn.Linear(4, 2)}
-    return Net(lambda m, x: m.last(torch.relu(F.linear(x, m.weight[:4], m.bias[1:]))), **parts)
+from tests.architectures.nets import Net, architecture
 
 
 @architecture((2, 2), order=2 * 6)  # the slice, and the set of three outside of it

@@ -1,0 +1,52 @@
+"""What the tests of the command line share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import factories
+import pytest
+import torch
+from torch import nn
+
+import autoperm
+from autoperm.checkpoint import save_checkpoint
+from autoperm.cli import main
+from autoperm.verify import OutputError
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """Run the command line in a folder of its own: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(factories.__file__).parent)])
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["autoperm", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[nn.Module, nn.Module]:
+    """Two mlps, written to a.safetensors and b.pt."""
+    models = []
+    for seed, name in enumerate(("a.safetensors", "b.pt")):
+        torch.manual_seed(seed)
+        models.append(factories.mlp())
+        save_checkpoint(models[-1].state_dict(), tmp_path / name)
+    return models[0], models[1]
+
+
+@pytest.fixture
+def changed() -> Callable[..., autoperm.Verification]:
+    """What ``verify`` would say about a group that is wrong."""
+    return lambda *_, **__: autoperm.Verification((OutputError("output", 0.5, 0.25),), 1e-10, 3)
