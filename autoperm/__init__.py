@@ -6,7 +6,7 @@ from autoperm._version import __version__
 from autoperm.align import align
 from autoperm.capture import Inputs
 from autoperm.errors import AutopermError
-from autoperm.infer import UnsupportedOpWarning, infer
+from autoperm.infer import UnsupportedOpWarning, ValueDependentWarning, infer
 from autoperm.interpolate import Interpolation, interpolate
 from autoperm.layout import Group
 from autoperm.matching import Match, match
@@ -23,6 +23,7 @@ __all__ = [
     "Permutation",
     "PermutationSpec",
     "UnsupportedOpWarning",
+    "ValueDependentWarning",
     "Verification",
     "__version__",
     "align",

@@ -134,7 +134,7 @@ class Action:
         """For each dimension of a cell the positions read, broadcasting over the dimensions they depend on."""
         dims = layout.cells[cell]
         shape = layout.cell_shape(cell)
-        coordinates = [self._coordinates(factors, n, j, len(dims)) for j, (factors, n) in enumerate(zip(dims, shape, strict=True))]
+        coordinates = [self._coordinates(dims[j], n, j, len(dims)) for j, n in enumerate(shape)]
         found = []
         for j, factors in enumerate(dims):
             total = np.zeros((1,) * len(dims), dtype=np.int64)

@@ -6,6 +6,7 @@ axes: they are the same (``tie``), one is a factor of the other (``factor``), or
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,7 @@ class Provenance:
             nodes = nx.shortest_path(self.graph, start, goal, weight="weight")
         except (nx.NetworkXNoPath, nx.NodeNotFound):
             return []
-        return [(a, self.graph.edges[a, b]["step"], b) for a, b in zip(nodes[:-1], nodes[1:], strict=True)]
+        return [(a, self.graph.edges[a, b]["step"], b) for a, b in itertools.pairwise(nodes)]
 
     def to_pin(self, start: int, reason: str | None = None) -> list[tuple[int, Step, int]]:
         """The shortest chain of ties from an axis to a pinned one, with the given reason if there is one."""

@@ -26,7 +26,13 @@ def content(spec: PermutationSpec) -> dict[str, Any]:
     return {
         "leaves": [[leaf.name, leaf.size, leaf.pinned] for leaf in spec.leaves],
         "groups": [
-            {"name": g.name, "leaves": list(g.leaves), "parents": list(g.parents), "parent": g.parent, "moves": [list(m) for m in g.moves]}
+            {
+                "name": g.name,
+                "leaves": list(g.leaves),
+                "parents": list(g.parents),
+                "parent": g.parent,
+                "moves": [list(m) for m in g.moves],
+            }
             for g in spec.groups
         ],
         "tensors": {name: _layout_out(layout) for name, layout in spec.layouts.items()},
@@ -123,7 +129,10 @@ def _layout_in(t: dict[str, Any], count: int) -> Layout:
     pieces = tuple(
         tuple(np.concatenate([np.arange(*run) for run in runs]) if runs else np.arange(0) for runs in dim) for dim in t["pieces"]
     )
-    cells = {tuple(cell): tuple(Factors((factor(f) for f in dim[1:]), _array(dim[0])) for dim in dims) for cell, dims in t["cells"]}
+    cells = {
+        tuple(cell): tuple(Factors((factor(f) for f in dim[1:]), _array(dim[0])) for dim in dims)
+        for cell, dims in t["cells"]
+    }
     return Layout(tuple(t["shape"]), pieces, cells)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import sys
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from hypothesis import strategies as st
@@ -25,6 +25,8 @@ from tests.trained import soundness, trained_like
 
 Instruction = tuple[Any, ...]
 Program = tuple[int, tuple[Instruction, ...]]  # width of the first layer, instructions
+
+TOLERANCE = 1e-10  # of the relative error of an output
 
 
 class Choices:
@@ -61,8 +63,11 @@ def families(c: int, rich: bool = False) -> list[list[Instruction]]:
 
 
 def width_after(c: int, instruction: Instruction) -> int:
+    """The width that an instruction leaves."""
     name = instruction[0]
-    return {"linear": instruction[-1], "glu": instruction[-1], "cut": 4}.get(name, c + instruction[1] if name == "concat" else c)
+    if name == "concat":
+        return c + instruction[1]
+    return {"linear": instruction[-1], "glu": instruction[-1], "cut": 4}.get(name, c)
 
 
 @st.composite
@@ -105,45 +110,83 @@ class Net(nn.Module):
 
 
 def build(program: Program) -> tuple[nn.Module, Tensor]:
+    """The program's trained-like model and an input, both from fixed seeds."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = trained_like(Net(program))
         return net, torch.randn(1, 2, 2, dtype=torch.float64)
 
 
-def orders(program: Program) -> tuple[int, int, float]:
-    """The order found, the true one, and the worst error of random elements."""
+class Result(NamedTuple):
+    """The order found, the true one, and the worst relative error of random elements."""
+
+    found: int
+    true: int
+    error: float
+
+    @property
+    def kind(self) -> str:
+        """What is wrong, worst first: 'unsound', 'above' the true order, 'no divisor' of it, 'below' it, or ''."""
+        if not self.error < TOLERANCE:  # NaN counts too
+            return "unsound"
+        if self.found > self.true:
+            return "above"
+        if self.true % self.found:
+            return "no divisor"
+        return "below" if self.found < self.true else ""
+
+
+def orders(program: Program) -> Result:
+    """Infer the program's group, count the true one, and apply random elements."""
     net, x = build(program)
     with warnings.catch_warnings():
         warnings.simplefilter("error", autoperm.UnsupportedOpWarning)
         spec = autoperm.infer(net, x)
-    return spec.order, true_order(capture(net, x)), soundness(net, spec, x, samples=2)
+    return Result(spec.order, true_order(capture(net, x)), soundness(net, spec, x, samples=3))
 
 
-def shrink(program: Program) -> Program:
-    """Drop instructions while the order still differs from the true one."""
+def verdict(program: Program) -> str:
+    """What is wrong with a program: the kind of its result, or the name of the exception it raises."""
+    try:
+        return orders(program).kind
+    except Exception as error:
+        return type(error).__name__
+
+
+def shrink(program: Program, kind: str) -> Program:
+    """Drop instructions while the same thing is wrong; a program whose widths no longer fit raises, which is another."""
     first, body = program
     for k in range(len(body)):
-        try:
-            candidate = (first, (*body[:k], *body[k + 1 :]))
-            found, true, error = orders(candidate)
-        except (RuntimeError, ValueError, IndexError, autoperm.AutopermError):  # widths no longer fit
-            continue
-        if found != true or error > 1e-10:
-            return shrink(candidate)
+        candidate = (first, (*body[:k], *body[k + 1 :]))
+        if fits(candidate) and verdict(candidate) == kind:
+            return shrink(candidate, kind)
     return program
 
 
+def fits(program: Program) -> bool:
+    """Whether every instruction is possible at the width it meets."""
+    c, instructions = program
+    for instruction in instructions:
+        if not any(instruction in family for family in families(c, rich=True)):
+            return False
+        c = width_after(c, instruction)
+    return True
+
+
 def main(count: int, seed: int, depth: int, rich: bool = False) -> None:
+    """Print the share of equal orders, and what is wrong with the others."""
     equal = 0
     for k in range(count):
         program = random_program(seed * 100_003 + k, depth, rich)
-        found, true, error = orders(program)
-        equal += found == true
-        if found != true or error > 1e-10:
-            small = shrink(program)
-            kind = "UNSOUND" if error > 1e-10 or found > true else "small"
-            print(kind, small, *orders(small)[:2], f"error {error:.1e}, from {program}", flush=True)
+        kind = verdict(program)
+        equal += not kind
+        if kind:
+            small = shrink(program, kind)
+            try:
+                found, true, error = orders(small)
+                print(f"{kind}: {small} found {found}, true {true}, error {error:.1e}, from {program}", flush=True)
+            except Exception as error:
+                print(f"{kind}: {small} {error}, from {program}", flush=True)
     print(f"{equal} of {count} equal at depth {depth}")
 
 

@@ -248,7 +248,7 @@ class Cells:
             return [(p, part_dim, p, None) for p in range(self.partition.pieces(axis))]
         if part_dim is None:
             return [(c, None, 0, None) for c in sorted({self.partition.color_at(axis, int(i)) for i in index})]
-        found = []
+        found: list[tuple[int, int | None, int, np.ndarray | None]] = []
         part_axis = r.part.dims[part_dim]
         for piece in range(self.partition.pieces(part_axis)):
             at = index[self.partition.positions(part_axis, piece)]  # type: ignore[arg-type]

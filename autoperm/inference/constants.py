@@ -100,7 +100,8 @@ class Constants:
         value = node.meta["val"]
         number = _FILLS[_packet(node)]
         if number is None:
-            number = node.args[0] if _packet(node) == "aten.scalar_tensor" else node.args[-1 if _packet(node) != "aten.new_full" else 2]
+            at = {"aten.scalar_tensor": 0, "aten.new_full": 2}.get(_packet(node), 1)  # scalar; self, size, fill; size, fill
+            number = node.args[at]
             if isinstance(number, fx.Node):
                 raise LookupError(node.name)
         return torch.full(tuple(value.shape), number, dtype=value.dtype)

@@ -63,10 +63,8 @@ def axis_of(system: System, view: View, dim: int) -> int | None:
 
 def is_fixed(system: System, view: View, dim: int) -> bool:
     """Whether a view's dimension is already known to be pinned (say, a spatial axis of the input)."""
-    return all(
-        d.dim is not None and view.source.dims[d.dim] is not None and system.is_fixed(view.source.dims[d.dim])
-        for d in view.dims[dim]
-    ) and bool(view.dims[dim])
+    axes = [None if d.dim is None else view.source.dims[d.dim] for d in view.dims[dim]]
+    return bool(axes) and all(axis is not None and system.is_fixed(axis) for axis in axes)
 
 
 def _direct(view: View, plain: bool) -> Operand | None:
@@ -78,13 +76,13 @@ def _direct(view: View, plain: bool) -> Operand | None:
             if digit.dim is not None:
                 where[digit] = k
     projection: list[tuple[int, ...] | None] = []
-    for j, digits in enumerate(views.source_digits(view)):
+    for j, run in enumerate(views.source_digits(view)):
         if view.source.dims[j] is None:
             projection.append(None)
             continue
-        if not views.covers(digits, view.source.sizes[j], view.offsets[j]) or (plain and len(digits) != 1):
+        if not views.covers(run, view.source.sizes[j], view.offsets[j]) or (plain and len(run) != 1):
             return None
-        projection.append(tuple(where[d] for d in digits))
+        projection.append(tuple(where[d] for d in run))
     return view.source, tuple(projection)
 
 
@@ -162,20 +160,20 @@ def _regroup(system: System, part: Tensor, view: View, node: Any) -> View:
         source_projection.append(tuple(letter_of[d] for d in digits))
     dims: list[int | None] = []
     projection: list[tuple[int, ...] | None] = []
-    for digits in view.dims:
-        if all(d.dim is None for d in digits):
+    for of_view in view.dims:
+        if all(d.dim is None for d in of_view):
             dims.append(None)
             projection.append(None)
             continue
         run = []
-        for digit in digits:
+        for digit in of_view:
             if digit.dim is None:  # uniform: a letter of its own, on which nothing else depends
                 run.append(len(letters))
                 letters.append(system.axis(digit.size))
             else:
                 run.append(letter_of[digit])
         fixed = all(system.is_fixed(letters[i]) for i in run)
-        dims.append(letters[run[0]] if len(run) == 1 else _letter(system, math.prod(d.size for d in digits), fixed))
+        dims.append(letters[run[0]] if len(run) == 1 else _letter(system, math.prod(d.size for d in of_view), fixed))
         projection.append(tuple(run))
     whole = system.tensor(view.shape, dims, node)
     whole.quiet = part.quiet or len(letters) > len(letter_of)

@@ -155,7 +155,7 @@ def aligned(old: Sequence[int], new: Sequence[int]) -> list[int]:
         return found
 
     common = sorted(suffixes(old) & suffixes(new))
-    return [high // low for low, high in zip(common[:-1], common[1:], strict=True)][::-1]
+    return [high // low for low, high in itertools.pairwise(common)][::-1]
 
 
 def positions(view: View, dim: int, digits: Sequence[Digit]) -> np.ndarray:
@@ -193,7 +193,7 @@ def source_runs(view: View) -> list[list[tuple[Digit, ...]]]:
         runs.sort(key=lambda run: -max(abs(d.stride) for d in run))
         nested = all(
             min(abs(d.stride) for d in outer) > max(abs(d.stride) for d in inner)
-            for outer, inner in zip(runs[:-1], runs[1:], strict=True)
+            for outer, inner in itertools.pairwise(runs)
         )
         if not nested:
             found[j] = [(d,) for d in sorted((d for run in runs for d in run), key=lambda d: -abs(d.stride))]

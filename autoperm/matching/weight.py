@@ -87,7 +87,7 @@ def propagate(problem: Problem, found: Sequence[Block], generator: torch.Generat
 
 def _counts(problem: Problem, known: set[int]) -> Filter:
     group_of = problem.action.group_of
-    return lambda u: all(group_of.get(leaf) is None or group_of[leaf] in known for leaf in u.leaves)
+    return lambda u: all(group_of[leaf] in known for leaf in u.leaves if leaf is not None and leaf in group_of)
 
 
 def _evidence(problem: Problem, block: Block, known: set[int]) -> float:

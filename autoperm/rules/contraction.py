@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from autoperm.inference import views
 from autoperm.inference.equation import expand_term
 from autoperm.inference.views import View
@@ -35,9 +37,9 @@ def _common_batch(a: View, b: View) -> list[int]:
         for digit in reversed(view.dims[0]):
             boundaries.add(total := total * digit.size)
     ordered = [1, *sorted(boundaries)]
-    if any(high % low for low, high in zip(ordered, ordered[1:])):
+    if any(high % low for low, high in itertools.pairwise(ordered)):
         return [a.shape[0]]
-    return [high // low for low, high in zip(ordered, ordered[1:])][::-1]
+    return [high // low for low, high in itertools.pairwise(ordered)][::-1]
 
 
 @rule("aten.mv")

@@ -21,9 +21,9 @@ COMMUTATIVE = {"aten.add", "aten.mul", "aten.maximum", "aten.minimum", "aten.fma
 
 #: Ops whose result holds the very values of their first argument.
 _REARRANGING = {
-    f"aten.{name}"
-    for name in ["view", "reshape", "_unsafe_view", "permute", "transpose", "t", "flip", "alias", "clone", "detach", "contiguous", "unsqueeze", "squeeze"]
-}
+    "aten.view", "aten.reshape", "aten._unsafe_view", "aten.permute", "aten.transpose", "aten.t", "aten.flip", "aten.alias",
+    "aten.clone", "aten.detach", "aten.contiguous", "aten.unsqueeze", "aten.squeeze",
+}  # fmt: skip
 
 
 def mirrored(op: Op, operands: list[View]) -> int | None:

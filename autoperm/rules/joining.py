@@ -69,7 +69,8 @@ def assembled(op: Op, shape: Sequence[int], dim: int, parts: Sequence[tuple[View
             dims.append(None)
         elif k == dim:
             dims.append(system.axis(size))
-            if axes and sum(system.size[a] for a in axes) == size and all(system.is_fixed(a) for a in axes):  # type: ignore[index,arg-type]
+            known = [a for a in axes if a is not None]
+            if known and sum(system.size[a] for a in known) == size and all(map(system.is_fixed, known)):
                 system.fix(dims[-1])  # type: ignore[arg-type]
         else:
             for axis in axes[1:]:
@@ -132,7 +133,7 @@ def _restricted(op: Op, source: View, tensor: Tensor, where: dict[int, int], dim
         elif a is not None:
             statement.append((k, k, None))
     system.frames.append(Restriction(tensor, part, tuple(statement), True, op.node))
-    digits = []
+    digits: list[tuple[views.Digit, ...]] = []
     for k, old in enumerate(source.dims):
         if k == dim:
             digits.append((views.Digit(j, 1, size),) if size > 1 else ())

@@ -24,7 +24,9 @@ _conj_physical real imag _to_copy to _autocast_to_reduced_precision _autocast_to
 NARY = """
 add addcdiv addcmul atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor copysign
 complex polar div special_chebyshev_polynomial_t special_chebyshev_polynomial_u special_hermite_polynomial_h
-special_hermite_polynomial_he special_laguerre_polynomial_l special_legendre_polynomial_p div divide eq floor_divide fmax fmin fmod ge greater gt heaviside hypot le lerp less logaddexp logaddexp2 logical_and
+special_hermite_polynomial_he special_laguerre_polynomial_l special_legendre_polynomial_p
+div divide eq floor_divide fmax fmin fmod ge greater gt heaviside hypot le lerp less
+logaddexp logaddexp2 logical_and
 logical_or logical_xor lt masked_fill maximum minimum mul multiply ne nextafter pow float_power
 _prelu_kernel remainder rsub special_xlog1py special_zeta sub subtract true_divide where xlogy
 __and__ __or__ __xor__ __lshift__ __rshift__ isclose ldexp gcd lcm igamma igammac

@@ -21,7 +21,8 @@ def reduce_over(op: Op, view: View, dims: list[int], result: int = 0) -> View:
 @rule(
     "aten.sum", "aten.mean", "aten.amax", "aten.amin", "aten.prod", "aten.std", "aten.var", "aten.logsumexp", "aten.nansum",
     "aten.nanmean", "aten.any", "aten.all", "aten.norm", "aten.linalg_vector_norm", "aten.count_nonzero",
-    "aten.median", "aten.nanmedian", "aten.var_mean", "aten.std_mean", "aten.aminmax", "aten.max", "aten.min", "aten.frobenius_norm",
+    "aten.median", "aten.nanmedian", "aten.var_mean", "aten.std_mean", "aten.aminmax", "aten.max", "aten.min",
+    "aten.frobenius_norm",
 )  # fmt: skip
 def reduction(op: Op) -> object:
     views_in = op.tensors()

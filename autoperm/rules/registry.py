@@ -7,13 +7,11 @@ and register it under the op's name; ``"aten.add"`` covers all overloads, ``"ate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from autoperm.inference.views import View
-
-Result = View | Sequence[View | None] | None
-Rule = Callable[[Any], Result]
+#: A rule returns the label of the result, or a sequence with one per result (None where there is none).
+Rule = Callable[[Any], object]
 
 _RULES: dict[str, Rule] = {}
 

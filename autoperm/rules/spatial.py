@@ -26,11 +26,11 @@ def _spatial(rank: int):  # type: ignore[no-untyped-def]
 
 
 _OPS = {
-    1: "avg_pool1d max_pool1d max_pool1d_with_indices adaptive_max_pool1d upsample_linear1d upsample_nearest1d _upsample_nearest_exact1d "
-    "reflection_pad1d replication_pad1d",
+    1: "avg_pool1d max_pool1d max_pool1d_with_indices adaptive_max_pool1d upsample_linear1d upsample_nearest1d "
+    "_upsample_nearest_exact1d reflection_pad1d replication_pad1d",
     2: "avg_pool2d max_pool2d max_pool2d_with_indices mkldnn_max_pool2d adaptive_max_pool2d upsample_bilinear2d "
-    "upsample_nearest2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_nearest_exact2d _upsample_lanczos2d_aa "
-    "reflection_pad2d replication_pad2d",
+    "upsample_nearest2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_nearest_exact2d "
+    "_upsample_lanczos2d_aa reflection_pad2d replication_pad2d",
     3: "avg_pool3d max_pool3d max_pool3d_with_indices adaptive_max_pool3d upsample_trilinear3d upsample_nearest3d "
     "_upsample_nearest_exact3d reflection_pad3d replication_pad3d",
 }
@@ -48,7 +48,7 @@ def adaptive_average(op: Op) -> View:
     out = op.shape()
     lead = [(f"l{k}",) for k in range(view.ndim - rank)]
     whole = [out[view.ndim - rank + k] == 1 for k in range(rank)]
-    names = [("s%d" % k,) if w else ("_",) for k, w in enumerate(whole)]
+    names = [(f"s{k}",) if w else ("_",) for k, w in enumerate(whole)]
     result = [() if w else ("_",) for w in whole]
     return op.state([(view, (*lead, *names))], [(*lead, *result)], [out], reason=f"{_REASON} of {op.name}")[0]
 
