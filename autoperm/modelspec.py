@@ -115,38 +115,15 @@ def _needs_input(text: str) -> AutopermError:
 
 
 def _import(name: str) -> Any:
-    if name != "torchvision":  # timm and transformers import it where they find it
-        with contextlib.suppress(AutopermError):
-            _import("torchvision")
     try:
-        try:
-            return importlib.import_module(name)
-        except RuntimeError as error:
-            if "torchvision::" not in str(error):
-                raise
-            _declare_torchvision_ops()
-            return importlib.import_module(name)
+        return importlib.import_module(name)
     except ImportError as error:
         raise AutopermError(f"{name} cannot be imported ({error}): pip install 'autoperm[zoo]'") from error
     except RuntimeError as error:
         raise AutopermError(
-            f"{name} does not load beside torch {torch.__version__} ({error}); install the {name} built for this torch"
+            f"{name} does not load beside torch {torch.__version__} ({error}). Install the torchvision that was built for this "
+            "torch, from the same index: a CUDA build does not load beside a CPU one"
         ) from error
-
-
-_LIBRARIES: list[torch.library.Library] = []  # an op is gone with the library that declared it
-
-
-def _declare_torchvision_ops() -> None:
-    """Let a torchvision load whose compiled ops do not fit this torch, as its CUDA wheel beside a CPU torch.
-
-    It needs the names of two of them, which only detection models use.
-    """
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    _LIBRARIES.append(library)
-    for op in ("nms", "qnms"):
-        with contextlib.suppress(RuntimeError):  # declared already
-            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> AutopermError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from autoperm.capture.inputs import split_inputs
 from autoperm.capture.structure import leaves, map_leaves
 from autoperm.errors import VerificationError
 from autoperm.permutation import Permutation
+from autoperm.precision import InDoubles
 from autoperm.spec import PermutationSpec
 from autoperm.state import check_state, like
 from autoperm.trained import randomize_
@@ -160,7 +162,8 @@ def _outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     try:
         # Copies, since a forward may write to its inputs; one random state, since it may draw numbers.
         args, kwargs = map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, (args, kwargs))
-        with torch.no_grad(), same_random_state():
+        wide = InDoubles() if any(p.dtype == torch.float64 for p in model.parameters()) else contextlib.nullcontext()
+        with torch.no_grad(), same_random_state(), wide:
             torch.manual_seed(0)
             result = model(*args, **kwargs)
     except Exception as error:

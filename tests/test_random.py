@@ -7,38 +7,45 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.random_architectures import Program, orders, programs, random_program
 
-#: The share of programs of six ops whose order is the true one. docs/limits.md names the patterns that remain.
-SHARE = 0.93
+#: The least share of programs of six ops whose order is the true one.
+SHARE = 0.99
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(programs())
 def test_sound_and_never_above_the_true_order(program: Program) -> None:
-    found, true, error = orders(program)
-    assert error < 1e-10
-    assert found <= true
-    assert true % found == 0
+    result = orders(program)
+    assert result.kind in ("", "below"), result
 
 
-def share_of(count: int, depth: int) -> float:
-    equal = 0
+def unequal(count: int, depth: int) -> list[Program]:
+    """Those of a fixed set of programs whose order is below the true one; nothing worse may happen to any."""
+    found = []
     for seed in range(count):
-        found, true, error = orders(random_program(7_000_000 + seed, depth))
-        assert error < 1e-10
-        assert found <= true
-        equal += found == true
-    return equal / count
+        program = random_program(7_000_000 + seed, depth)
+        result = orders(program)
+        assert result.kind in ("", "below"), (program, result)
+        if result.kind:
+            found.append(program)
+    return found
+
+
+def check_share(count: int, depth: int, share: float) -> None:
+    """Fail, naming the programs, if too few orders are the true ones."""
+    below = unequal(count, depth)
+    equal = 1 - len(below) / count
+    assert equal >= share, f"{equal:.3f} equal; below the true order: " + "\n".join(map(str, below))
 
 
 def test_nearly_always_the_true_order() -> None:
-    assert share_of(60, 6) >= SHARE
+    check_share(60, 6, SHARE)
 
 
 @pytest.mark.slow
 def test_nearly_always_the_true_order_of_many() -> None:
-    assert share_of(400, 6) >= SHARE
+    check_share(300, 6, SHARE)
 
 
 @pytest.mark.slow
 def test_two_ops_are_nearly_always_exact() -> None:
-    assert share_of(300, 2) >= 0.985
+    check_share(300, 2, 0.985)

@@ -28,6 +28,8 @@ class Problem:
         a: the parameters of model a that some group moves, in float32 or wider.
         b: those of model b under the current element.
         version: how often each tensor of b has changed, so that matchers can skip what did not.
+        moves: how often each group has moved.
+        kept: terms of Gram matrices (see ``grams.py``), each with the moves of the groups that it depends on.
     """
 
     def __init__(self, spec: PermutationSpec, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]):
@@ -36,6 +38,8 @@ class Problem:
         self.a: dict[str, torch.Tensor] = {}
         self.b: dict[str, torch.Tensor] = {}
         self.version: dict[str, int] = {}
+        self.moves = [0] * len(spec.groups)
+        self.kept: dict[tuple[int, tuple[Unfolding, ...]], tuple[tuple[int, ...], torch.Tensor]] = {}
         self.cells: dict[int, list[Unfolding]] = {g: [] for g in range(len(spec.groups))}
         self._still, self._still_distance = 0.0, 0.0
         for home in spec.layouts:
@@ -91,12 +95,15 @@ class Problem:
         self._terms.update(terms)
         for n in names:
             self.version[n] += 1
+        for g, array in relative.items():
+            self.moves[g] += not bool((array == np.arange(array.shape[-1])).all())
         self._compose(relative, step)
         return True
 
     def restore(self, element: Sequence[np.ndarray], tensors: Mapping[str, torch.Tensor]) -> None:
         """Go back to an element and the permuted tensors that belong to it."""
         self.element = list(element)
+        self.moves = [count + 1 for count in self.moves]
         self.b.update(tensors)
         for name in tensors:
             self.version[name] += 1

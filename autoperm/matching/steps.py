@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from autoperm.matching.grams import arranged, gram
 from autoperm.matching.problem import Problem
 from autoperm.matching.unfold import Unfolding
 
@@ -21,31 +21,6 @@ def assign(gram: np.ndarray) -> tuple[np.ndarray, float]:
     """The permutation p that maximises the sum of gram[i, p[i]], and the sum."""
     rows, columns = linear_sum_assignment(gram, maximize=True)
     return columns, float(gram[rows, columns].sum())
-
-
-def arranged(
-    problem: Problem, unfolding: Unfolding, tensors: Sequence[torch.Tensor], batch: Sequence[int], axes: Sequence[int]
-) -> list[torch.Tensor]:
-    """Tensors unfolded and permuted to (batch axes flattened, *axes each, the rest flattened)."""
-    rest = [k for k in range(len(unfolding.shape)) if k not in (*batch, *axes)]
-    sizes = [math.prod(unfolding.shape[k] for k in batch), *(unfolding.shape[k] for k in axes), -1]
-    if not rest:
-        sizes[-1] = 1
-    return [unfolding.of(t).permute(*batch, *axes, *rest).reshape(sizes) for t in tensors]
-
-
-def gram(problem: Problem, g: int, cells: Sequence[Unfolding]) -> np.ndarray:
-    """For every position of the parents the matrix of <a at i, b at j>: shape (parents, n, n)."""
-    group = problem.spec.groups[g]
-    total: torch.Tensor | None = None  # in the weights' own precision: the objective itself decides about a step
-    for u in cells:
-        for axes in u.occurrences(group.leaves):
-            batch = [u.axis_beside(p, axes[0]) for p in group.parents]
-            a, b = arranged(problem, u, (problem.a[u.name], problem.b[u.name]), batch, axes)
-            a, b = (t.reshape(group.copies, group.size, -1) for t in (a, b))
-            term = torch.bmm(a, b.conj().transpose(1, 2)).real
-            total = term if total is None else total + term
-    return np.zeros((group.copies, group.size, group.size)) if total is None else total.double().cpu().numpy()
 
 
 #: Which cells a step looks at.
@@ -108,7 +83,7 @@ def _pairs(problem: Problem, g: int, d: int, counts: Filter) -> tuple[np.ndarray
         for axes in u.occurrences(dependent.leaves):
             outer = [u.axis_beside(leaf, axes[0]) for leaf in group.leaves]
             batch = [u.axis_beside(q, axes[0]) for q in group.parents]
-            a, b = arranged(problem, u, (problem.a[u.name], problem.b[u.name]), batch, [*outer, *axes])
+            a, b = arranged(u, (problem.a[u.name], problem.b[u.name]), batch, [*outer, *axes])
             parts.append(tuple(t.reshape(p, n, m, -1) for t in (a, b)))
     values, choices = np.empty((p, n, n)), np.empty((p, n, n, m), dtype=np.int64)
     unmoved = 0.0

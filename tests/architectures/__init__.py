@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from tests.architectures import (  # noqa: F401
-    attention, attention_more, convolution, convolution_more, experts, ordering, positions, recurrence, recurrent, residual,
-    sharing, slicing, structure,
+    attention,
+    attention_more,
+    convolution,
+    convolution_more,
+    experts,
+    ordering,
+    positions,
+    recurrence,
+    recurrent,
+    residual,
+    sharing,
+    slicing,
+    structure,
 )  # fmt: skip
 from tests.architectures.registry import CASES, Case
 
