@@ -27,7 +27,10 @@ from autoperm.capture import capture
 from autoperm.infer import infer_captured
 from tests.zoo import import_torchvision
 
-MODELS = ["resnet18", "resnet50", "vgg16_bn", "densenet121", "resnext50_32x4d", "mobilenet_v2", "shufflenet_v2_x1_0", "convnext_tiny", "vit_b_16", "swin_t"]
+MODELS = [
+    "resnet18", "resnet50", "vgg16_bn", "densenet121", "resnext50_32x4d",
+    "mobilenet_v2", "shufflenet_v2_x1_0", "convnext_tiny", "vit_b_16", "swin_t",
+]  # fmt: skip
 
 
 def timed(model: nn.Module, inputs: object, repeats: int) -> dict[str, float]:

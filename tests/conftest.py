@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,16 @@ import autoperm
 from autoperm.checkpoint import save_checkpoint
 from autoperm.cli import main
 from autoperm.verify import OutputError
+from tests.zoo import import_torchvision
 
 Cli = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def torchvision_beside_cpu_torch() -> None:
+    """The zoos import it where they find it."""
+    with contextlib.suppress(ImportError):
+        import_torchvision()
 
 
 @pytest.fixture

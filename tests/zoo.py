@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import ModuleType
 
 import torch
@@ -15,10 +16,8 @@ def import_torchvision() -> ModuleType:
     if _LIBRARY is None:
         _LIBRARY = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
-            try:
+            with contextlib.suppress(RuntimeError):  # a torchvision that brings its own
                 _LIBRARY.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            except RuntimeError:  # a torchvision that brings its own
-                pass
     import torchvision
 
     return torchvision

@@ -8,22 +8,14 @@ independently. Any other tie of an axis to a reordering of itself is left to the
 from __future__ import annotations
 
 import numpy as np
-from torch import fx
 
 from autoperm.inference import views
 from autoperm.inference.views import View
-from autoperm.rules.joining import assembled, picked
+from autoperm.rules.joining import assembled, origin, picked
 from autoperm.rules.movement import narrowed, reshaped
 from autoperm.rules.op import Op
 
 COMMUTATIVE = {"aten.add", "aten.mul", "aten.maximum", "aten.minimum", "aten.fmax", "aten.fmin", "aten.logaddexp"}
-
-
-#: Ops whose result holds the very values of their first argument.
-_REARRANGING = {
-    "aten.view", "aten.reshape", "aten._unsafe_view", "aten.permute", "aten.transpose", "aten.t", "aten.flip", "aten.alias",
-    "aten.clone", "aten.detach", "aten.contiguous", "aten.unsqueeze", "aten.squeeze",
-}  # fmt: skip
 
 
 def mirrored(op: Op, operands: list[View]) -> int | None:
@@ -32,7 +24,7 @@ def mirrored(op: Op, operands: list[View]) -> int | None:
         return None
     first, second = operands
     nodes = op.node.all_input_nodes
-    if len(nodes) != 2 or _origin(nodes[0]) is not _origin(nodes[1]):  # labels may agree where values do not
+    if len(nodes) != 2 or origin(nodes[0]) is not origin(nodes[1]):  # labels may agree where values do not
         return None
     if first.source is not second.source or first.shape != second.shape:
         return None
@@ -42,13 +34,6 @@ def mirrored(op: Op, operands: list[View]) -> int | None:
             if turned.dims == second.dims and turned.offsets == second.offsets:
                 return dim
     return None
-
-
-def _origin(node: fx.Node) -> fx.Node:
-    """The node whose values these are, rearranged."""
-    while str(node.target).rpartition(".")[0] in _REARRANGING:
-        node = node.args[0]  # type: ignore[assignment]
-    return node
 
 
 def folded(op: Op, view: View, dim: int) -> View:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
+from torch import fx
 
 from autoperm.inference import operands, views
 from autoperm.inference.operands import operand
@@ -27,7 +29,8 @@ def cat(op: Op) -> View:
     for part in parts:
         index.append(np.arange(start, start + part.shape[dim]))
         start += part.shape[dim]
-    return assembled(op, shape, dim, list(zip(parts, index, strict=True)))
+    origins = [origin(node) for node in op["tensors"] if node.meta["val"].numel()]
+    return assembled(op, shape, dim, gathered(op, dim, list(zip(origins, parts, index, strict=True))))
 
 
 @rule("aten.stack")
@@ -35,22 +38,81 @@ def stack(op: Op) -> View:
     shape = op.shape()
     dim = op.get("dim", 0) % len(shape)
     parts = [views.insert(op.labels.view(node), dim) for node in op["tensors"]]
+    if len({origin(node) for node in op["tensors"]}) == 1 and (rebuilt := _restacked(op, dim)) is not None:
+        return rebuilt
     return assembled(op, shape, dim, [(part, np.array([k])) for k, part in enumerate(parts)])
 
 
-@rule("aten.block_diag")
-def block_diag(op: Op) -> View:
-    """Each block among zeros, to its left and right first, then above and below."""
-    shape, rows, row, column = op.shape(), [], 0, 0
-    for node in op["tensors"]:
-        part = op.labels.view(node)
-        while part.ndim < 2:
-            part = views.insert(part, 0)
-        height, width = part.shape
-        wide = assembled(op, (height, shape[1]), 1, [(part, np.arange(column, column + width))])
-        rows.append((wide, np.arange(row, row + height)))
-        row, column = row + height, column + width
-    return assembled(op, shape, 0, rows)
+def _restacked(op: Op, dim: int) -> View | None:
+    """Stacked pieces of one dimension of one tensor are that dimension, reordered, and viewed as two."""
+    from autoperm.rules.movement import reshaped
+
+    parts = [op.labels.view(node) for node in op["tensors"]]
+    for k in range(parts[0].ndim):
+        size = parts[0].shape[k]
+        index = [np.arange(n * size, (n + 1) * size) for n in range(len(parts))]
+        joined = gathered(op, k, list(zip([None] * len(parts), parts, index, strict=True)))
+        if len(joined) == 1 and len(parts) > 1:
+            flat = joined[0][0]
+            split = reshaped(op, flat, (*flat.shape[:k], len(parts), size, *flat.shape[k + 1 :]))
+            order = [d for d in range(split.ndim) if d != k]
+            return views.permute(split, [*order[:dim], k, *order[dim:]])
+    return None
+
+
+#: Ops whose result holds values of their first argument, at other places.
+_REARRANGING = {
+    "aten.view", "aten.reshape", "aten._unsafe_view", "aten.permute", "aten.transpose", "aten.t", "aten.flip", "aten.alias",
+    "aten.clone", "aten.detach", "aten.contiguous", "aten.unsqueeze", "aten.squeeze", "aten.slice", "aten.narrow",
+    "aten.select", "aten.split", "aten.split_with_sizes", "aten.chunk", "aten.unbind", "aten.unsafe_split",
+    "aten.tensor_split", "aten.expand",
+}  # fmt: skip
+
+
+def origin(node: fx.Node) -> fx.Node:
+    """The node whose values these are: labels may agree where values do not."""
+    while node.target is operator.getitem or str(node.target).rpartition(".")[0] in _REARRANGING:
+        if node.target is operator.getitem and str(node.args[0].target).rpartition(".")[0] not in _REARRANGING:  # type: ignore[union-attr]
+            return node
+        node = node.args[0]  # type: ignore[assignment]
+    return node
+
+
+def gathered(
+    op: Op, dim: int, parts: Sequence[tuple[fx.Node | None, View, np.ndarray]]
+) -> list[tuple[View, np.ndarray]]:
+    """Parts that are pieces of one dimension of one tensor become one part: cut and put together is reordered."""
+    found: dict[object, list[tuple[View, np.ndarray]]] = {}
+    for k, (source, view, index) in enumerate(parts):
+        found.setdefault(_whole_of(source, view, dim) or k, []).append((view, index))
+    return [members[0] if len(members) == 1 else _one_part(op, dim, members) for members in found.values()]
+
+
+def _whole_of(source: fx.Node | None, view: View, dim: int) -> object:
+    """What pieces of one dimension have in common; None where a view is no such piece."""
+    digits = view.dims[dim]
+    axes = {d.dim for d in digits}
+    if len(axes) != 1 or None in axes or any(d.dim in axes for k, ds in enumerate(view.dims) if k != dim for d in ds):
+        return None
+    (j,) = axes
+    offsets = tuple(0 if k == j else o for k, o in enumerate(view.offsets))
+    return source, view.source.id, j, view.dims[:dim], view.dims[dim + 1 :], offsets
+
+
+def _one_part(op: Op, dim: int, members: Sequence[tuple[View, np.ndarray]]) -> tuple[View, np.ndarray]:
+    first = members[0][0]
+    j = first.dims[dim][0].dim
+    assert j is not None
+    read = np.concatenate([views.positions(view, j, view.dims[dim]) for view, _ in members])
+    size = first.source.sizes[j]
+    offsets = tuple(0 if k == j else o for k, o in enumerate(first.offsets))
+    whole = View(first.source, (*first.dims[:dim], (views.Digit(j, 1, size),), *first.dims[dim + 1 :]), offsets)
+    shape = (*first.shape[:dim], len(read), *first.shape[dim + 1 :])
+    if len(read) == size and _ascending(read):
+        part = whole
+    else:
+        part = picked(op, whole, dim, read, shape)
+    return part, np.concatenate([index for _, index in members])
 
 
 def assembled(op: Op, shape: Sequence[int], dim: int, parts: Sequence[tuple[View, np.ndarray]]) -> View:
@@ -220,6 +282,6 @@ def _pad_one(op: Op, view: View, dim: int, before: int, after: int) -> View:
         return view
     size = view.shape[dim]
     shape = (*view.shape[:dim], before + size + after, *view.shape[dim + 1 :])
-    if operands.is_fixed(op.system, view, dim):
+    if dim >= 2 and view.ndim > 3 and operands.is_fixed(op.system, view, dim):  # an image: not worth following
         return moved_within(op, view, [dim], shape)
     return assembled(op, shape, dim, [(view, np.arange(before, before + size))])

@@ -12,7 +12,7 @@ from tests.architectures.registry import case, net
 L = nn.Linear
 
 
-def C(i: int, o: int, k: int = 1, **options: int) -> nn.Conv2d:  # noqa: N802
+def C(i: int, o: int, k: int = 1, **options: int) -> nn.Conv2d:
     return nn.Conv2d(i, o, k, **options)
 
 
