@@ -120,7 +120,8 @@ def shuffle(c: int, groups: int) -> nn.Module:
 @op
 def cut(c: int, start: int, stop: int) -> nn.Module:
     """A slice, read beside the whole."""
-    return Apply(lambda m, x: torch.tanh(m.f(x) + m.g(x[..., start:stop])), f=nn.Linear(c, 4), g=nn.Linear(stop - start, 4))
+    parts = {"f": nn.Linear(c, 4), "g": nn.Linear(stop - start, 4)}
+    return Apply(lambda m, x: torch.tanh(m.f(x) + m.g(x[..., start:stop])), **parts)
 
 
 @op
@@ -135,7 +136,9 @@ def mirror(c: int) -> nn.Module:
 
 @op
 def reduce(c: int, kind: str) -> nn.Module:
-    return Apply(lambda m, x: x + x.mean(1, keepdim=True) if kind == "tokens" else x * x.amax(-1, keepdim=True))
+    if kind == "tokens":
+        return Apply(lambda m, x: x + x.mean(1, keepdim=True))
+    return Apply(lambda m, x: x * (1 + x.amax(-1, keepdim=True)))  # the 1 because a "max" head leaves a largest 0
 
 
 @op

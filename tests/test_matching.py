@@ -284,6 +284,16 @@ def test_a_wreath_too_large_for_one_gram_matrix(monkeypatch: pytest.MonkeyPatch)
     assert autoperm.match(a, b, spec).permutation == expected.permutation
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_terms_that_are_kept_are_the_ones_that_would_be_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, spec = pair(name)
+    a, b = a.double(), b.double()
+    kept = autoperm.match(a, b, spec, seed=1)
+    monkeypatch.setattr("autoperm.matching.grams.KEPT_BYTES", 0)
+    fresh = autoperm.match(a, b, spec, seed=1)
+    assert kept.permutation == fresh.permutation and kept.history == fresh.history
+
+
 def test_sweeps_and_progress() -> None:
     a, b, spec = pair("attention")
     told: list[tuple[int, float]] = []

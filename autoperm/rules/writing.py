@@ -191,3 +191,18 @@ def scatter(op: Op) -> View:
 def by_running_count(op: Op) -> View:
     """Which entry is written depends on how many come before."""
     return _pinned(op)
+
+
+@rule("aten.block_diag")
+def block_diag(op: Op) -> View:
+    """Blocks written into zeros: each beside its zeros first, then one below the other."""
+    shape, rows, row, column = op.shape(), [], 0, 0
+    for node in op["tensors"]:
+        part = op.labels.view(node)
+        while part.ndim < 2:
+            part = views.insert(part, 0)
+        height, width = part.shape
+        wide = assembled(op, (height, shape[1]), 1, [(part, np.arange(column, column + width))])
+        rows.append((wide, np.arange(row, row + height)))
+        row, column = row + height, column + width
+    return assembled(op, shape, 0, rows)
