@@ -60,7 +60,7 @@ def save_checkpoint(state: Mapping[str, torch.Tensor], path: str | PathLike[str]
     if target.suffix in _SAFE:
         from safetensors.torch import save_file
 
-        write_atomically(target, lambda temporary: save_file(apart, str(temporary)), overwrite=overwrite)
+        write_atomically(target, lambda temporary: save_file(apart, str(temporary), metadata={"format": "pt"}), overwrite=overwrite)
     else:
         write_atomically(target, lambda temporary: torch.save(apart, temporary), overwrite=overwrite)
 

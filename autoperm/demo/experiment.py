@@ -31,7 +31,7 @@ ACCURACIES = ("train accuracy", "test accuracy")
 class Outcome:
     """What was measured for one architecture.
 
-    ``curves`` maps ``"naive"``, ``"permuted"`` and, for nets with BatchNorm, ``"permuted, norms reset"`` to the line
+    ``curves`` maps ``"naive"``, ``"permuted"`` and, for nets with BatchNorm, both with ``", norms reset"`` to the line
     between the two models; each has the metrics ``train loss``, ``train accuracy``, ``test loss``, ``test accuracy``.
     """
 
@@ -64,8 +64,9 @@ def run(
     train_split, test_split = digits()
     splits = {"train": train_split, "test": test_split}
     tell = report or (lambda line: None)
+    hidden = 64 if quick else 512
     plans: list[tuple[str, Callable[[], nn.Module], int]] = [
-        ("MLP 3 x 512", lambda: mlp(64 if quick else 512), 3 if quick else 40),
+        (f"MLP 3 x {hidden}", lambda: mlp(hidden), 3 if quick else 40),
         ("residual conv net", lambda: resnet(8 if quick else 48), 1 if quick else 12),
     ]
     outcomes = [_one(name, build, epochs, splits, seeds, folder, tell) for name, build, epochs in plans]
@@ -106,7 +107,8 @@ def _curves(a: nn.Module, b: nn.Module, aligned: nn.Module, splits: dict[str, Sp
 
     curves = {"naive": along(b), "permuted": along(aligned)}
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in a.modules()):
-        curves["permuted, norms reset"] = along(aligned, lambda m: reset_norms(m, splits["train"]))
+        for name, other in (("naive", b), ("permuted", aligned)):
+            curves[f"{name}, norms reset"] = along(other, lambda m: reset_norms(m, splits["train"]))
     return curves
 
 

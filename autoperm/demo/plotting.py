@@ -11,7 +11,12 @@ from autoperm.errors import AutopermError
 if TYPE_CHECKING:
     from autoperm.demo.experiment import Outcome
 
-COLORS = {"naive": "#EE6677", "permuted": "#4477AA", "permuted, norms reset": "#228833"}
+COLORS = {
+    "naive": "#EE6677",
+    "permuted": "#4477AA",
+    "naive, norms reset": "#CCBB44",
+    "permuted, norms reset": "#228833",
+}
 
 
 def plot(outcomes: Sequence[Outcome], path: Path) -> None:
@@ -27,8 +32,8 @@ def plot(outcomes: Sequence[Outcome], path: Path) -> None:
     for row, outcome in zip(grid, outcomes, strict=True):
         for axes, metric in zip(row, ("loss", "accuracy"), strict=True):
             _panel(axes, outcome, metric)
-    for row in grid:
-        row[0].legend(frameon=False, fontsize=8)
+    handles = {line.get_label(): line for row in grid for line in row[0].lines if not line.get_label().startswith("_")}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, facecolor="white")
 
 
