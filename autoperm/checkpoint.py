@@ -60,7 +60,8 @@ def save_checkpoint(state: Mapping[str, torch.Tensor], path: str | PathLike[str]
     if target.suffix in _SAFE:
         from safetensors.torch import save_file
 
-        write_atomically(target, lambda temporary: save_file(apart, str(temporary), metadata={"format": "pt"}), overwrite=overwrite)
+        meta = {"format": "pt"}
+        write_atomically(target, lambda temporary: save_file(apart, str(temporary), meta), overwrite=overwrite)
     else:
         write_atomically(target, lambda temporary: torch.save(apart, temporary), overwrite=overwrite)
 

@@ -378,3 +378,33 @@ add("cross_entropy", lambda x, t: F.cross_entropy(x, t), (2, 3), ints(2, high=3)
 add("cross_entropy_soft", lambda x, y: F.cross_entropy(x, y.softmax(1)), (2, 3), (2, 3))
 add("soft_margin", lambda x, y: F.soft_margin_loss(x, y), (2, 3), (2, 3), order=720, why="the oracle has no expansion")
 add("triplet", F.triplet_margin_loss, (2, 3), (2, 3), (2, 3))
+
+# -- where a rule could say too much ------------------------------------------------------------------------------------
+
+add("scalar_gate", lambda x, y: x * y.exp().sum(), (2, 3), (2, 2))
+add("scalar_gate_of_part", lambda x, y: x * y[:, 1:].exp().sum() + y[:, :1], (2, 3), (2, 3))
+add("causal_with_one_query", lambda q, k, v: F.scaled_dot_product_attention(q.expand(1, 1, 3, 2), k, v, is_causal=True),
+    (1, 1, 1, 2), (1, 1, 3, 2), (1, 1, 3, 2))  # fmt: skip
+add("causal_grouped", lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True),
+    (1, 4, 2, 2), (1, 2, 2, 2), (1, 2, 2, 2))  # fmt: skip
+add("grouped_masked", lambda q, k, v, m: F.scaled_dot_product_attention(q, k, v, m, enable_gqa=True),
+    (1, 4, 2, 2), (1, 2, 3, 2), (1, 2, 3, 2), (2, 3))  # fmt: skip
+add("mask_of_data", lambda x, y: _assign(x, torch.tensor(0.5), y > 0), (2, 3), (2, 3), order=720, why="the oracle has no expansion")
+add("mask_of_leading_data", lambda x, y: _assign(x, torch.tensor(0.5), y > 0), (2, 3), (2,), order=72, why="the oracle has no expansion")
+add("scatter_add_free", lambda x, y, z: x.scatter_add(1, z.argsort(1), y), (2, 3), (2, 3), (2, 3), order=0,
+    why="the oracle has no expansion")  # fmt: skip
+add("gather_free", lambda x, z: x.gather(1, z.argsort(1)), (2, 3), (2, 3), order=0, why="the oracle has no expansion")
+add("unpool_free", lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), (1, 2, -2, -4),
+    order=2, why="the oracle has no expansion")  # fmt: skip
+add("pad_reflect_of_uniform", lambda x: F.pad(x[..., None].expand(1, 2, 3), (1, 1), "reflect"), (1, 2), space=1)
+add("upsample_of_uniform", lambda x: F.interpolate(x[..., None].expand(1, 2, 3), scale_factor=2), (1, 2), space=1)
+add("fft_of_uniform", lambda x: torch.fft.fft(x[:, None].expand(2, 3), dim=1), (2,), order=2)
+add("sort_of_uniform", lambda x: x[:, None].expand(2, 3).sort(1), (2,), reads=(0,))
+add("argmax_of_uniform", lambda x: x[:, None].expand(2, 3).argmax(1), (2,), constant=True)
+add("max_index_beside", lambda x: x.max(1).values * x.argmax(1), (2, 3), order=2)
+add("pdist_of_rows", lambda x: torch.pdist(x + 1), (3, 4), order=24, why="pairs of rows are in order")
+add("tril_of_heads", lambda x: x.tril(), (2, -3, -3))
+add("group_norm_of_groups", lambda x, w: F.group_norm(x * w, 2), (2, 4, -2), (4, 1))
+add("stft_of_batch", lambda x: torch.stft(x, 4, center=False, return_complex=True, window=torch.ones(4).to(x)), (2, 8), order=2)
+add("linalg_batch", lambda x: torch.linalg.det(x) * torch.linalg.inv(x).sum((-1, -2)), (3, 2, 2), order=6)
+add("repeat_heads", lambda x, w: (x.repeat_interleave(2, 1) * w), (2, 2), (4,))
