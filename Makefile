@@ -1,6 +1,8 @@
 # make demo and make test work on a fresh clone: both set up .venv first.
 PYTHON ?= python3
 VENV := .venv
+# The tests run side by side already.
+export OMP_NUM_THREADS ?= 1
 BIN := $(VENV)/bin
 DONE := $(VENV)/.done
 

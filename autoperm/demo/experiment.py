@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from autoperm.checkpoint import save_checkpoint
@@ -69,9 +71,21 @@ def run(
         (f"MLP 3 x {hidden}", lambda: mlp(hidden), 3 if quick else 40),
         ("residual conv net", lambda: resnet(8 if quick else 48), 1 if quick else 12),
     ]
-    outcomes = [_one(name, build, epochs, splits, seeds, folder, tell) for name, build, epochs in plans]
+    with one_thread():
+        outcomes = [_one(name, build, epochs, splits, seeds, folder, tell) for name, build, epochs in plans]
     write_atomically(folder / "barrier.png", lambda path: plot(outcomes, path), overwrite=True)
     return outcomes
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """The nets are so small that threads cost more than they bring, several times over on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _one(
