@@ -117,12 +117,14 @@ def _one(
 
 def _curves(a: nn.Module, b: nn.Module, aligned: nn.Module, splits: dict[str, Split]) -> dict[str, Interpolation]:
     def along(other: nn.Module, prepare: Callable[[nn.Module], None] | None = None) -> Interpolation:
-        return interpolate(a, other, lambda m: evaluate(m, splits), higher_is_better=ACCURACIES, prepare=prepare)
+        steps = 25 if prepare is None else 13
+        return interpolate(a, other, lambda m: evaluate(m, splits), steps, higher_is_better=ACCURACIES, prepare=prepare)
 
     curves = {"naive": along(b), "permuted": along(aligned)}
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in a.modules()):
+        some = Split(splits["train"].images[:512], splits["train"].labels[:512])
         for name, other in (("naive", b), ("permuted", aligned)):
-            curves[f"{name}, norms reset"] = along(other, lambda m: reset_norms(m, splits["train"]))
+            curves[f"{name}, norms reset"] = along(other, lambda m: reset_norms(m, some))
     return curves
 
 

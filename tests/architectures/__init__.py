@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.architectures import (  # noqa: F401
     attention,
+    attention_groups,
     attention_more,
     convolution,
     convolution_more,
@@ -13,6 +14,7 @@ from tests.architectures import (  # noqa: F401
     recurrence,
     recurrent,
     residual,
+    reuse,
     sharing,
     slicing,
     structure,

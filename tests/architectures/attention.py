@@ -47,8 +47,10 @@ def transformer_block_prenorm() -> nn.Module:
     return net(forward, i=L(2, 4), n=nn.LayerNorm(4), p=nn.LayerNorm(4), u=L(4, 5), d=L(5, 4), h=L(4, 2), **linear)
 
 
-@case(1, 3, 2)
+@case(1, 3, 2, order=f(4) * f(2) * (f(2) * f(2)) ** 2 * f(3))
 def transformer_block_postnorm() -> nn.Module:
+    """As before the norm, with an MLP of three."""
+
     def forward(m: nn.Module, x: Tensor) -> Tensor:
         x = m.i(x)
         x = m.n(x + m.o(attend(heads(m.q(x), 2), heads(m.k(x), 2), heads(m.v(x), 2))))
@@ -67,8 +69,10 @@ def multihead_attention() -> nn.Module:
     return net(forward, i=L(2, 4), a=nn.MultiheadAttention(4, 2, batch_first=True), h=L(4, 2))
 
 
-@case(1, 2, 2)
+@case(1, 2, 2, order=f(4) * f(3) * f(2) * (f(2) * f(2)) ** 2)
 def cross_attention() -> nn.Module:
+    """The stream, the width of what is attended to, and the heads."""
+
     def forward(m: nn.Module, x: Tensor) -> Tensor:
         y, x = torch.tanh(m.j(x)), m.i(x)
         return m.h(x + m.o(attend(heads(m.q(x), 2), heads(m.k(y), 2), heads(m.v(y), 2))))
