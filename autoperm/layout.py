@@ -7,7 +7,6 @@ of *leaves*. An element of the group gives every leaf a permutation, possibly on
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -264,7 +263,3 @@ def all_coordinates(leaves: Sequence[Leaf], parents: Sequence[int]) -> dict[int,
     """Every combination of positions of the parents, shaped to broadcast, one dimension per parent and one more."""
     n = len(parents) + 1
     return {p: np.arange(leaves[p].size).reshape([-1 if k == i else 1 for k in range(n)]) for i, p in enumerate(parents)}
-
-
-def cells_of(pieces: Sequence[Sequence[np.ndarray]]) -> list[Cell]:
-    return list(itertools.product(*(range(len(p)) for p in pieces)))

@@ -22,6 +22,7 @@ from autoperm.infer import infer
 from autoperm.interpolate import Interpolation, interpolate
 from autoperm.matching import Match, match
 from autoperm.spec import PermutationSpec
+from autoperm.state import distance
 from autoperm.verify import Verification, verify
 
 #: Called with a line of text at each stage.
@@ -112,7 +113,8 @@ def _one(
     curves = _curves(a, b, aligned, splits)
     weights = folder / f"{name.replace(' ', '-').lower()}-aligned.safetensors"
     save_checkpoint(aligned.state_dict(), weights, overwrite=True)
-    return Outcome(name, spec, verification, found, _distance(a, b), curves, weights, time.perf_counter() - start)
+    before = distance(spec, a.state_dict(), b.state_dict())
+    return Outcome(name, spec, verification, found, before, curves, weights, time.perf_counter() - start)
 
 
 def _curves(a: nn.Module, b: nn.Module, aligned: nn.Module, splits: dict[str, Split]) -> dict[str, Interpolation]:
@@ -126,10 +128,3 @@ def _curves(a: nn.Module, b: nn.Module, aligned: nn.Module, splits: dict[str, Sp
         for name, other in (("naive", b), ("permuted", aligned)):
             curves[f"{name}, norms reset"] = along(other, lambda m: reset_norms(m, some))
     return curves
-
-
-def _distance(a: nn.Module, b: nn.Module) -> float:
-    pairs = zip(a.parameters(), b.parameters(), strict=True)
-    return float(sum(((x.detach() - y.detach()) ** 2).sum() for x, y in pairs) ** 0.5)
-
-

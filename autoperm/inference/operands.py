@@ -51,16 +51,6 @@ def pin_view(
             system.pin(tensor, j, reason, node)
 
 
-def axis_of(system: System, view: View, dim: int) -> int | None:
-    """The axis of a view's dimension where it is one whole axis of the source."""
-    digits = view.dims[dim]
-    if len(digits) != 1 or digits[0].dim is None:
-        return None
-    j = digits[0].dim
-    whole = digits[0].stride == 1 and digits[0].size == view.source.sizes[j]
-    return view.source.dims[j] if whole else None
-
-
 def is_fixed(system: System, view: View, dim: int) -> bool:
     """Whether a view's dimension is already known to be pinned (say, a spatial axis of the input)."""
     axes = [None if d.dim is None else view.source.dims[d.dim] for d in view.dims[dim]]

@@ -12,8 +12,10 @@ from autoperm.inference import operands, views
 from autoperm.inference.operands import operand
 from autoperm.inference.system import Restriction, Tensor
 from autoperm.inference.views import View
+from autoperm.rules.movement import narrowed, reshaped
 from autoperm.rules.op import Op
 from autoperm.rules.registry import rule
+from autoperm.rules.spatial import padded
 
 
 @rule("aten.cat", "aten.concat", "aten.concatenate")
@@ -22,8 +24,6 @@ def cat(op: Op) -> View:
     parts = [op.labels.view(node) for node in op["tensors"] if node.meta["val"].numel()]
     dim = op.get("dim", 0) % len(shape)
     if len(parts) > 1 and len(set(op["tensors"])) == 1:  # one tensor several times: its repeats are interchangeable
-        from autoperm.rules.movement import reshaped
-
         return reshaped(op, views.insert(parts[0], dim, len(parts)), shape)
     index, start = [], 0
     for part in parts:
@@ -45,8 +45,6 @@ def stack(op: Op) -> View:
 
 def _restacked(op: Op, dim: int) -> View | None:
     """Stacked pieces of one dimension of one tensor are that dimension, reordered, and viewed as two."""
-    from autoperm.rules.movement import reshaped
-
     parts = [op.labels.view(node) for node in op["tensors"]]
     for k in range(parts[0].ndim):
         size = parts[0].shape[k]
@@ -231,8 +229,6 @@ def roll(op: Op) -> View:
     shifts = [op["shifts"]] if isinstance(op["shifts"], int) else list(op["shifts"])
     dims = [op["dims"]] if isinstance(op["dims"], int) else list(op["dims"])
     if not dims:
-        from autoperm.rules.movement import reshaped
-
         flat = reshaped(op, view, (int(np.prod(view.shape)),))
         return reshaped(op, _rolled(op, flat, 0, shifts[0]), op.shape())
     for shift, dim in zip(shifts, dims, strict=True):
@@ -262,8 +258,6 @@ def constant_pad(op: Op) -> View:
     """Padding is a concatenation with constants; negative padding is a slice."""
     view, pad = op.view("self"), list(op["pad"])
     if op.get("mode", "constant") != "constant":
-        from autoperm.rules.spatial import padded
-
         return padded(op)
     for k in range(len(pad) // 2):
         dim = view.ndim - 1 - k
@@ -272,8 +266,6 @@ def constant_pad(op: Op) -> View:
 
 
 def _pad_one(op: Op, view: View, dim: int, before: int, after: int) -> View:
-    from autoperm.rules.movement import narrowed
-
     if before < 0 or after < 0:
         start = max(-before, 0)
         view = narrowed(op, view, dim, start, view.shape[dim] - start - max(-after, 0))

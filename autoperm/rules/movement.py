@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 from autoperm.inference import views
-from autoperm.inference.operands import operand, pin_view, solidify
-from autoperm.inference.system import Frame
+from autoperm.inference.operands import solidify
 from autoperm.inference.views import View
 from autoperm.rules.op import Op, dims_of
 from autoperm.rules.registry import rule
@@ -301,6 +300,3 @@ def channel_shuffle(op: Op) -> View:
     b, c, *rest = source.shape
     split = reshaped(op, source, (b, op["groups"], c // op["groups"], *rest))
     return reshaped(op, views.permute(split, [0, 2, 1, *range(3, split.ndim)]), op.shape())
-
-
-__all__ = ["Frame", "narrowed", "operand", "pin_view", "reshaped", "selected"]

@@ -6,6 +6,7 @@ from autoperm.inference import views
 from autoperm.inference.equation import expand_term
 from autoperm.inference.views import View
 from autoperm.rules.folding import folded, mirrored
+from autoperm.rules.movement import narrowed
 from autoperm.rules.op import Op
 from autoperm.rules.registry import NoRule, rule
 
@@ -101,8 +102,6 @@ def glu(op: Op) -> View:
     half = op.shape()[dim]
     first, second = views.narrow(view, dim, 0, half), views.narrow(view, dim, half, half)
     if first is None or second is None:
-        from autoperm.rules.movement import narrowed
-
         first, second = narrowed(op, view, dim, 0, half), narrowed(op, view, dim, half, half)
     return merge(op, [first, second], op.shape())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autoperm.inference.views import View
 from autoperm.rules.op import Op, dims_of, letters
+from autoperm.rules.pointwise import pointwise
 from autoperm.rules.registry import rule
 
 
@@ -27,8 +28,6 @@ def reduce_over(op: Op, view: View, dims: list[int], result: int = 0) -> View:
 def reduction(op: Op) -> object:
     views_in = op.tensors()
     if len(views_in) == 2:  # max(a, b) and min(a, b)
-        from autoperm.rules.pointwise import pointwise
-
         return pointwise(op)
     view = views_in[0]
     if op.name in ("aten.max.dim", "aten.min.dim"):

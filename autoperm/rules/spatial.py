@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autoperm.inference.equation import PIN
 from autoperm.inference.views import View
+from autoperm.rules.movement import reshaped
 from autoperm.rules.op import Op
 from autoperm.rules.registry import rule
 
@@ -73,8 +74,6 @@ def im2col(op: Op) -> View:
 
 def _pin_kernel(op: Op, columns: View, channels: int, kernel: int) -> View:
     """The kernel's factor of a flattened channel axis cannot move."""
-    from autoperm.rules.movement import reshaped
-
     *lead, _, positions = columns.shape
     split = reshaped(op, columns, (*lead, channels, kernel, positions))
     op.pin(split, "a position in a kernel", [split.ndim - 2])
