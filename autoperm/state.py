@@ -70,6 +70,22 @@ def check_pair(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> 
         raise StateError(_listed("the two models differ", wrong, "Both must have the same architecture."))
 
 
+def check_same_kind(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> None:
+    """Check that the tensors of two state dicts of the same keys have the same dtypes and devices.
+
+    Raises:
+        StateError: they do not; the first few differences are listed.
+    """
+    wrong = []
+    for k in a:
+        if a[k].dtype != b[k].dtype:
+            wrong.append(f"{k}: {a[k].dtype} in the first, {b[k].dtype} in the second")
+        elif a[k].device != b[k].device:
+            wrong.append(f"{k}: on {a[k].device} in the first, on {b[k].device} in the second")
+    if wrong:
+        raise StateError(_listed("the two models differ", wrong, "Bring both to one dtype and device first, with .to(...)."))
+
+
 def distance(spec: PermutationSpec, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:
     """The L2 distance between the parameters of two models, tied ones counted once."""
     total = 0.0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from matching_cases import ASCENTS, CASES, Attention, mlp, options, pair
 from torch import nn
 
 import autoperm
@@ -16,85 +18,6 @@ from autoperm.errors import StateError
 from autoperm.matching import matcher, matchers
 from autoperm.matching.problem import Problem
 from autoperm.matching.weight import blocks
-from autoperm.trained import randomize_
-
-
-class Attention(nn.Module):
-    """Multi-head attention from its ATen ops; with ``residual`` on a stream between two linear layers."""
-
-    def __init__(self, width: int, heads: int, inner: int, residual: bool, out: int = 2):
-        super().__init__()
-        self.heads, self.residual = heads, residual
-        self.stem = nn.Linear(3, width) if residual else nn.Identity()
-        self.q, self.k, self.v = (nn.Linear(width, inner) for _ in range(3))
-        self.o = nn.Linear(inner, width if residual else out)
-        self.head = nn.Linear(width, out) if residual else nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.stem(x)
-        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
-        y = self.o(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
-        return self.head(x + y if self.residual else y)
-
-
-class PerHead(nn.Module):
-    """One MLP per head: the two inner dimensions of a head meet in one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up = nn.Parameter(torch.randn(2, 3, 2))
-        self.mid = nn.Parameter(torch.randn(2, 2, 3))
-        self.down = nn.Parameter(torch.randn(2, 2, 2))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = torch.einsum("hdi,bi->bhd", self.up, x).relu()
-        return torch.einsum("ohe,bhe->bo", self.down, torch.einsum("hed,bhd->bhe", self.mid, h).relu())
-
-
-def mlp(width: int = 16) -> nn.Module:
-    return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
-
-
-def group_norm() -> nn.Module:
-    body = [nn.Conv2d(3, 12, 3), nn.GroupNorm(4, 12), nn.ReLU(), nn.Conv2d(12, 8, 3), nn.ReLU()]
-    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
-
-
-def grouped() -> nn.Module:
-    body = [nn.Conv2d(3, 12, 1), nn.ReLU(), nn.Conv2d(12, 12, 3, groups=3), nn.ReLU(), nn.Conv2d(12, 2, 1)]
-    return nn.Sequential(*body)
-
-
-def recurrent() -> nn.Module:
-    class Recurrent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.rnn, self.head = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 2)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(self.rnn(x)[0])
-
-    return Recurrent()
-
-
-CASES = {
-    "mlp": (mlp, (2, 3)),
-    "attention": (lambda: Attention(12, 3, 12, residual=True), (2, 4, 3)),
-    "group_norm": (group_norm, (1, 3, 8, 8)),
-    "grouped": (grouped, (1, 3, 5, 5)),
-    "recurrent": (recurrent, (1, 4, 3)),
-    "per_head": (PerHead, (2, 2)),
-}
-
-
-def pair(name: str) -> tuple[nn.Module, nn.Module, PermutationSpec]:
-    build, shape = CASES[name]
-    models = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        models.append(build())
-        randomize_(models[-1], seed)
-    return models[0], models[1], autoperm.infer(models[0], torch.zeros(shape))
 
 
 def inner(spec: PermutationSpec, a: nn.Module, b: nn.Module) -> float:
@@ -118,7 +41,7 @@ def elements(spec: PermutationSpec) -> Iterator[Permutation]:
 def test_a_planted_permutation_is_found_exactly(name: str, method: str) -> None:
     a, _, spec = pair(name)
     planted = spec.random(5)
-    found = autoperm.match(a, planted.apply(a), spec, method=method)
+    found = autoperm.match(a, planted.apply(a), spec, method=method, **options(method, name))
     assert found.distance == 0.0
     assert found.permutation == planted.inverse()
     assert found.objective == pytest.approx(inner(spec, a, a), rel=1e-12)
@@ -129,19 +52,26 @@ def test_a_planted_permutation_is_found_exactly(name: str, method: str) -> None:
 def test_laws_of_a_match(name: str, method: str) -> None:
     a, b, spec = pair(name)
     before = [{k: v.clone() for k, v in m.state_dict().items()} for m in (a, b)]
-    found = autoperm.match(a, b, spec, method=method, seed=3)
+    found = autoperm.match(a, b, spec, method=method, seed=3, **options(method, name))
     moved = found.permutation.apply(b)
     parameters = [spec.aliases[n] for n in spec.parameters]
     gap = sum(float(((a.state_dict()[n] - moved.state_dict()[n]).double() ** 2).sum()) for n in parameters)
     assert found.objective == pytest.approx(inner(spec, a, moved), rel=1e-12)
     assert found.distance == pytest.approx(gap**0.5, rel=1e-6)
-    assert found.history[-1] == found.objective >= found.history[0] >= inner(spec, a, b) - 1e-9
-    assert found.objective > inner(spec, a, b)
-    assert all(y >= x - 1e-9 * abs(x) for x, y in itertools.pairwise(found.history))
-    again = autoperm.match(a, b, spec, method=method, seed=3)
+    again = autoperm.match(a, b, spec, method=method, seed=3, **options(method, name))
     assert again.permutation == found.permutation and again.history == found.history
     for model, kept in zip((a, b), before):
         assert all(torch.equal(v, kept[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("method", ASCENTS)
+def test_an_ascent_never_falls(name: str, method: str) -> None:
+    a, b, spec = pair(name)
+    found = autoperm.match(a, b, spec, method=method, seed=3)
+    assert found.history[-1] == found.objective >= found.history[0] >= inner(spec, a, b) - 1e-9
+    assert found.objective > inner(spec, a, b)
+    assert all(y >= x - 1e-9 * abs(x) for x, y in itertools.pairwise(found.history))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -198,14 +128,16 @@ def test_wreaths_are_one_block_unless_dependents_are_coupled() -> None:
     assert found("per_head") == [1, 1]
 
 
-@pytest.mark.parametrize("dtypes", [("float16",) * 2, ("bfloat16",) * 2, ("float64",) * 2, ("float32", "float64"), ("float32", "bfloat16")])
-def test_dtypes(dtypes: tuple[str, str]) -> None:
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes(dtype: torch.dtype) -> None:
     a, _, spec = pair("attention")
     planted = spec.random(2)
-    first, second = (m.to(getattr(torch, d)) for m, d in zip((a, planted.apply(a)), dtypes))
+    first, second = copy.deepcopy(a).to(dtype), planted.apply(a).to(dtype)
     found = autoperm.match(first, second, spec)
     assert found.permutation == planted.inverse()
-    assert found.permutation.apply(second).q.weight.dtype == getattr(torch, dtypes[1])
+    assert found.permutation.apply(second).q.weight.dtype == dtype
+    with pytest.raises(StateError, match=rf"the two models differ:\n  - stem.weight: {dtype} in the first, torch.float32 in the second"):
+        autoperm.match(first, pair("attention")[1], spec)
 
 
 def test_state_dicts_and_tied_weights_count_once() -> None:
@@ -253,6 +185,8 @@ def test_other_architectures_are_listed() -> None:
 
 def test_registry() -> None:
     a, b, spec = pair("mlp")
+    with pytest.raises(AutopermError, match="method 'weight' has no option 'magic'; it has max_sweeps, start, progress"):
+        autoperm.match(a, b, spec, magic=1)
     with pytest.raises(AutopermError, match="no matcher is called 'magic'; there are .*weight"):
         autoperm.match(a, b, spec, method="magic")
     with pytest.raises(ValueError, match="there is a matcher called 'weight' already"):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from autoperm.layout import all_coordinates, gather, identity_element
 from autoperm.matching.unfold import Unfolding, unfoldings
@@ -29,11 +30,21 @@ class Problem:
         b: those of model b under the current element.
         version: how often each tensor of b has changed, so that matchers can skip what did not.
         moves: how often each group has moved.
+        states: the two state dicts as they were given, buffers included.
+        network: a module of the architecture, for matchers that run the models; its weights are not looked at. None
+            where none was given.
         kept: terms of Gram matrices (see ``grams.py``), each with the moves of the groups that it depends on.
     """
 
-    def __init__(self, spec: PermutationSpec, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]):
+    def __init__(
+        self,
+        spec: PermutationSpec,
+        a: Mapping[str, torch.Tensor],
+        b: Mapping[str, torch.Tensor],
+        network: nn.Module | None = None,
+    ):
         self.spec, self.action = spec, spec.action
+        self.states, self.network = (a, b), network
         self.element = identity_element(spec.leaves, spec.groups)
         self.a: dict[str, torch.Tensor] = {}
         self.b: dict[str, torch.Tensor] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from autoperm.errors import AutopermError, StateError
 from autoperm.matching.problem import Problem
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
-from autoperm.state import check_finite, check_pair, check_state, state_of
+from autoperm.state import check_finite, check_pair, check_same_kind, check_state, state_of
 
 _MATCHERS: dict[str, Callable[..., Match]] = {}
 
@@ -27,12 +28,14 @@ class Match:
         objective: the sum over parameters of <a, permuted b>, parameters counted once and buffers not at all.
         distance: the L2 distance between a's and permuted b's parameters.
         history: the objective before the first sweep and after each.
+        interrupted: whether Ctrl-C ended the search, so that this is only the best until then.
     """
 
     permutation: Permutation
     objective: float
     distance: float
     history: tuple[float, ...]
+    interrupted: bool = False
 
     def __repr__(self) -> str:
         sweeps = len(self.history) - 1
@@ -63,6 +66,7 @@ def match(
     *,
     method: str = "weight",
     seed: int = 0,
+    template: nn.Module | None = None,
     **options: Any,
 ) -> Match:
     """Find the element of the group that brings model b closest to model a.
@@ -71,13 +75,14 @@ def match(
         model_a, model_b: modules or state dicts of the spec's architecture; neither is changed.
         spec: from :func:`autoperm.infer`.
         method: the matcher; ``"weight"`` is weight matching (Ainsworth et al. 2023, Algorithm 1).
-        seed: of the visiting order; the same seed gives the same result.
+        seed: of all that is random; the same seed gives the same result.
+        template: a module of the architecture, for matchers that run the models where both are state dicts.
         options: passed to the matcher, see its own documentation.
 
     Raises:
         AutopermError: no such matcher; the known ones are listed.
-        StateError: keys or shapes differ, or parameters are not finite or on the meta device. Buffers are not looked
-            at: masks may hold infinities.
+        StateError: keys, shapes, dtypes or devices differ, or parameters are not finite or on the meta device. The
+            values of buffers are not looked at: masks may hold infinities.
 
     Example:
         >>> import torch, autoperm
@@ -94,7 +99,21 @@ def match(
     check_state(spec, a, "model_a")
     for state, what in ((a, "model_a"), (b, "model_b")):
         _check_values({n: t for n, t in state.items() if spec.aliases.get(n) in spec.parameters}, what)
-    return _MATCHERS[method](Problem(spec, a, b), seed=seed, **options)
+    check_same_kind(a, b)
+    network = next((m for m in (template, model_a, model_b) if isinstance(m, nn.Module)), None)
+    _check_options(method, options)
+    return _MATCHERS[method](Problem(spec, a, b, network), seed=seed, **options)
+
+
+def _check_options(method: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a matcher does not have, and say which it has."""
+    takes = inspect.signature(_MATCHERS[method]).parameters.values()
+    known = [p.name for p in takes if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
+    needed = [p.name for p in takes if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name != "seed"]
+    if unknown := [name for name in options if name not in known]:
+        raise AutopermError(f"method {method!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    if missing := [name for name in needed if name not in options]:
+        raise AutopermError(f"method {method!r} needs {', '.join(f'{name}=' for name in missing)}")
 
 
 def _check_values(parameters: Mapping[str, torch.Tensor], what: str) -> None:

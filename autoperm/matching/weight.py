@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import networkx as nx
 import torch
@@ -19,6 +19,7 @@ from autoperm.errors import AutopermError
 from autoperm.matching.problem import Problem
 from autoperm.matching.registry import Match, matcher
 from autoperm.matching.steps import Filter, everything, single_step, wreath_step
+from autoperm.running import Progress, running
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def weight_matching(
     seed: int = 0,
     max_sweeps: int = 100,
     start: str = "propagate",
-    progress: Callable[[int, float], None] | None = None,
+    progress: Progress = True,
 ) -> Match:
     """Visit the blocks in a fresh random order each sweep, until a sweep changes nothing.
 
@@ -41,7 +42,7 @@ def weight_matching(
         max_sweeps: the most sweeps to make; 0 leaves model b as it is.
         start: ``"propagate"`` matches each block once on the evidence of what is matched already, from the inputs and
             outputs inwards, before the first sweep; ``"identity"`` starts from model b as it is, as the paper does.
-        progress: called after each sweep with its number and the objective.
+        progress: False for no bar, or a function that is called after each sweep with its number and the objective.
     """
     generator = torch.Generator().manual_seed(seed)
     found = blocks(problem)
@@ -51,17 +52,19 @@ def weight_matching(
     elif start not in ("propagate", "identity"):
         raise AutopermError(f'start must be "propagate" or "identity", not {start!r}')
     history = [problem.objective]
-    for sweep in range(1, max_sweeps + 1):
-        moved = 0
-        for k in torch.randperm(len(found), generator=generator).tolist():
-            moved += _visit(problem, found[k], seen)
-        history.append(problem.objective)
-        logger.debug("sweep %d: %d of %d blocks moved, objective %.10g", sweep, moved, len(found), history[-1])
-        if progress is not None:
-            progress(sweep, history[-1])
-        if not moved:
-            break
-    return Match(problem.permutation, problem.objective, problem.distance, tuple(history))
+    with running("weight matching", progress=progress) as run:
+        while run.done < max_sweeps and not run.stopped:
+            moved = 0
+            for k in torch.randperm(len(found), generator=generator).tolist():
+                moved += _visit(problem, found[k], seen)
+                if run.stopped:
+                    break
+            history.append(problem.objective)
+            run.advance(history[-1])
+            logger.debug("sweep %d: %d of %d blocks moved, objective %.10g", run.done, moved, len(found), history[-1])
+            if not moved:
+                break
+    return Match(problem.permutation, problem.objective, problem.distance, tuple(history), run.stopped)
 
 
 def propagate(problem: Problem, found: Sequence[Block], generator: torch.Generator) -> None:
