@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,30 @@ class Unfolding:
                 axis += 1
             axis += not factors
         return tensor
+
+    def write(self, tensor: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+        """The tensor with this cell replaced, the inverse of :meth:`of`: ``write(t, of(t))`` is t.
+
+        Where the cell is the whole tensor a new one is returned, otherwise ``tensor`` is written to and returned.
+        """
+        for axis, factor in self._relabelled():
+            cell = cell.index_select(axis, torch.from_numpy(factor).to(cell.device))
+        cell = cell.reshape(self.layout.cell_shape(self.cell))
+        orders = [self._order(j, piece) for j, piece in enumerate(self.cell)]
+        if all(order is None for order in orders):
+            return cell
+        places = [np.arange(n) if order is None else order for order, n in zip(orders, cell.shape, strict=True)]
+        tensor[tuple(torch.from_numpy(grid).to(tensor.device) for grid in np.ix_(*places))] = cell
+        return tensor
+
+    def _relabelled(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The axes whose positions a dimension lists in another order, and that order."""
+        axis = 0
+        for factors in self.layout.cells[self.cell]:
+            for k, factor in enumerate(factors):
+                if factor.relabel is not None:
+                    yield axis + k, factor.relabel
+            axis += max(len(factors), 1)
 
     def _order(self, j: int, piece: int) -> np.ndarray | None:
         relabel = self.layout.cells[self.cell][j].relabel
