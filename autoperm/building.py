@@ -36,7 +36,7 @@ class SpecBuilder:
         groups = self._groups()
         parameters = frozenset(aliases[n] for n in self.engine.capture.parameters if n in aliases)
         return PermutationSpec(
-            leaves=self.leaves,
+            leaves=list(self.leaves),
             groups=groups,
             layouts=layouts,
             aliases=aliases,
@@ -44,6 +44,13 @@ class SpecBuilder:
             unsupported=list(self.engine.unsupported),
             provenance=Provenance.from_system(self.engine.system, self.engine.states, self.engine.capture),
         )
+
+    def layout_of(self, tensor: Tensor) -> Layout:
+        """The layout of any tensor of the engine, once the spec is built.
+
+        Leaves that no parameter has are added to ``leaves``, after the spec's own; the spec stays as it is.
+        """
+        return self._layout("", tensor)
 
     def _layout(self, name: str, tensor: Tensor) -> Layout:
         boxes: dict[tuple, list[Cell]] = {}
