@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +11,8 @@ import torch
 from torch import nn
 
 from autoperm.errors import AutopermError
-from autoperm.state import check_pair, like, state_of
-
-Metrics = float | Mapping[str, float]
+from autoperm.evaluation.points import Metrics, Points
+from autoperm.running import Progress, running
 
 
 @dataclass(frozen=True)
@@ -26,11 +23,14 @@ class Interpolation:
         lambdas: the positions on the line, shape (steps,).
         curves: one array of shape (steps,) per metric; a plain number is the metric ``"loss"``.
         higher_is_better: the metrics that count upwards, such as an accuracy.
+        interrupted: whether Ctrl-C ended the run. The last of the lambdas is 1 all the same, so that there is a barrier;
+            it is that of the points that were evaluated.
     """
 
     lambdas: np.ndarray
     curves: dict[str, np.ndarray]
     higher_is_better: frozenset[str] = frozenset()
+    interrupted: bool = False
 
     @property
     def values(self) -> np.ndarray:
@@ -80,7 +80,7 @@ def interpolate(
     template: nn.Module | None = None,
     higher_is_better: bool | str | Collection[str] = (),
     prepare: Callable[[nn.Module], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | Callable[[int, int], None] | None = True,
 ) -> Interpolation:
     """Evaluate models on the straight line between two models' weights.
 
@@ -94,12 +94,12 @@ def interpolate(
         steps: the number of points, both ends included.
         higher_is_better: the metrics for which a barrier is a fall, such as ``"accuracy"``; True for all of them.
         prepare: called with each interpolated module before ``evaluate``, to reset norm statistics for example.
-        progress: called after each point with how many are done, and of how many.
+        progress: False for no bar, or a function that is called after each point with how many are done, and of how many.
 
     Raises:
         AutopermError: fewer than two steps, state dicts without a template, ``evaluate`` returned NaN (the lambda is
             named) or other metrics than before, or ``higher_is_better`` names a metric that it does not return.
-        StateError: the models differ in keys or shapes.
+        StateError: the models differ in keys, shapes, dtypes or devices.
 
     Example:
         >>> import torch, autoperm
@@ -111,58 +111,20 @@ def interpolate(
     """
     if steps < 2:
         raise AutopermError(f"an interpolation needs at least 2 steps, got {steps}")
-    start, end = state_of(model_a, "model_a"), state_of(model_b, "model_b")
-    check_pair(start, end)
-    working = _working(model_a, template)
-    lambdas = np.linspace(0.0, 1.0, steps)
-    curves: dict[str, list[float]] = {}
-    for k, position in enumerate(lambdas.tolist()):
-        working.load_state_dict(_between(start, end, position))
-        if prepare is not None:
-            prepare(working)
-        with torch.no_grad():
-            found = evaluate(working.eval())
-        metrics = _named(found)
-        if k and set(metrics) != set(curves):
-            raise AutopermError(f"evaluate returned {_list(metrics)} at lambda = {position:g} but {_list(curves)} before")
-        for name, value in metrics.items():
-            if math.isnan(value):
-                raise AutopermError(f"evaluate returned NaN for {name!r} at lambda = {position:g}")
-            curves.setdefault(name, []).append(value)
-        if progress is not None:
-            progress(k + 1, steps)
-    return Interpolation(lambdas, {k: np.array(v) for k, v in curves.items()}, _upwards(higher_is_better, curves))
+    points = Points({"model_a": model_a, "model_b": model_b}, evaluate, template, prepare, higher_is_better)
+    lambdas: list[float] = []
+    found: list[dict[str, float]] = []
+    with running("interpolation", total=steps, progress=_of(steps, progress)) as run:
+        for position in np.linspace(0.0, 1.0, steps).tolist():
+            if run.stopped and position < 1.0:
+                continue
+            found.append(points.at((1 - position, position), f"lambda = {position:g}"))
+            lambdas.append(position)
+            run.advance(found[-1][points.metrics[0]])
+    curves = {name: np.array([values[name] for values in found]) for name in points.metrics}
+    return Interpolation(np.array(lambdas), curves, points.upwards, interrupted=len(lambdas) < steps)
 
 
-def _working(model_a: nn.Module | Mapping[str, torch.Tensor], template: nn.Module | None) -> nn.Module:
-    source = template if template is not None else model_a
-    if not isinstance(source, nn.Module):
-        raise AutopermError("model_a is a state dict: pass template=, a module of the same architecture to evaluate with")
-    return copy.deepcopy(source).eval()
-
-
-def _upwards(higher_is_better: bool | str | Collection[str], curves: Mapping[str, Any]) -> frozenset[str]:
-    if isinstance(higher_is_better, bool):
-        return frozenset(curves) if higher_is_better else frozenset()
-    named = {higher_is_better} if isinstance(higher_is_better, str) else set(higher_is_better)
-    if unknown := named - set(curves):
-        raise AutopermError(f"higher_is_better names {_list(unknown)}, but evaluate returned {_list(curves)}")
-    return frozenset(named)
-
-
-def _list(names: Collection[str]) -> str:
-    return ", ".join(sorted(map(repr, names))) or "nothing"
-
-
-def _between(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], position: float) -> dict[str, torch.Tensor]:
-    def mix(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        if not (x.is_floating_point() or x.is_complex()) or position == 0.0:
-            return x
-        wide = torch.promote_types(x.dtype, torch.float32)  # half precision would round twice
-        return y if position == 1.0 else ((1 - position) * x.to(wide) + position * y.to(x.device, wide)).to(x.dtype)
-
-    return like(a, {name: mix(tensor, b[name]) for name, tensor in a.items()})
-
-
-def _named(found: Metrics) -> dict[str, float]:
-    return {k: float(v) for k, v in found.items()} if isinstance(found, Mapping) else {"loss": float(found)}
+def _of(steps: int, progress: bool | Callable[[int, int], None] | None) -> Progress:
+    """The caller's function takes the number of steps where a run's takes a value."""
+    return (lambda done, value: progress(done, steps)) if callable(progress) else progress
