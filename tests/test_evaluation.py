@@ -359,7 +359,9 @@ def test_lines_are_solid_for_test_and_dashed_for_train() -> None:
     ax = plots.plot_lines(curves, "loss")
     drawn = {(tuple(artist.get_ydata()), artist.get_linestyle()) for artist in ax.lines}
     assert {((0, 3, 1), "-"), ((0, 2, 0), "--"), ((0, 0.5, 1), "-"), ((0.5, 0.5), ":")} == drawn
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["naive (barrier 2.500)", "permuted (barrier 0.500)"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [
+        "naive (barrier 2.500)", "permuted (barrier 0.500)", "test", "train",
+    ]  # fmt: skip
     arrow = next(t for t in ax.texts if not t.get_text())
     assert (arrow.xy, arrow.xyann) == ((0.5, 3), (0.5, 0.5)), "from the worst point to the mean of the ends"
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 #: Distinct for the colour-blind and in grey (Paul Tol's bright scheme, red and blue first).
 COLORS = ("#EE6677", "#4477AA", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777")
 _TEXT = 8
+_ARROW = {"arrowstyle": "<->", "color": "#444444", "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
 _UNDATED = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
@@ -97,7 +98,7 @@ def plot_lines(
     _finish(ax, r"$\lambda$ from model a to model b", metric)
     ax.set_xlim(0, 1)
     if legend:
-        ax.legend(frameon=False, fontsize=_TEXT - 1, loc="best")
+        _legend_above(ax)
     return ax
 
 
@@ -123,7 +124,7 @@ def plot_reliability(found: Calibration, ax: Any = None, *, title: str | None = 
     _finish(ax, "confidence", "accuracy")
     ax.set(xlim=(0, 1), ylim=(-0.24, 1.02), yticks=np.linspace(0, 1, 6))
     ax.set_title(f"{title + ': ' if title else ''}ECE {100 * found.ece:.1f} %", fontsize=_TEXT + 1)
-    ax.legend(frameon=False, fontsize=_TEXT - 1, loc="upper left")
+    ax.legend(framealpha=0.85, edgecolor="none", fontsize=_TEXT - 1, loc="upper left")
     return ax
 
 
@@ -144,7 +145,8 @@ def plot_plane(found: Plane, metric: str | None = None, ax: Any = None, *, label
     cmap = "viridis" if metric in found.higher_is_better else "viridis_r"
     drawn = ax.contourf(found.x, found.y, np.ma.masked_invalid(values), levels, norm=norm, cmap=cmap, extend="both")
     ax.contour(found.x, found.y, np.ma.masked_invalid(values), levels, norm=norm, colors="white", linewidths=0.35)
-    bar = ax.figure.colorbar(drawn, ax=ax, format="%.3g", ticks=levels[::3])
+    # As high as the axes, which keep the plane's proportions.
+    bar = ax.figure.colorbar(drawn, cax=ax.inset_axes((1.03, 0, 0.045, 1)), format="%.3g", ticks=levels[::2])
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=_TEXT - 1)
     bar.set_label(metric, fontsize=_TEXT)
@@ -176,8 +178,9 @@ def plot_barriers(
     positions = sorted({p for values in series.values() for p in values})
     if logarithmic:
         ax.set_xscale("log", base=2)
-        ax.set_xticks(positions, [f"{p:g}" for p in positions])
         ax.minorticks_off()
+    if logarithmic or len(positions) <= 8:
+        ax.set_xticks(positions, [f"{p:g}" for p in positions])
     _finish(ax, x, y)
     if legend:
         ax.legend(frameon=False, fontsize=_TEXT - 1, loc="best")
@@ -219,15 +222,29 @@ def _mark(ax: Any, curve: Interpolation, metric: str) -> None:
         return
     at = float(curve.lambdas[worst])
     ax.plot([0, 1], [mean, mean], ":", color="#666666", lw=0.9)
-    ax.annotate("", (at, values[worst]), (at, mean), arrowprops={"arrowstyle": "<->", "color": "#444444", "lw": 0.9})
+    ax.annotate("", (at, values[worst]), (at, mean), arrowprops=_ARROW)
     ax.annotate(
         "barrier", (at, (mean + values[worst]) / 2), (4, 0), textcoords="offset points", fontsize=_TEXT - 1, color="#444444",
         va="center",
     )  # fmt: skip
 
 
+def _legend_above(ax: Any) -> None:
+    """A legend above the axes, since a barrier leaves no corner free; it says what dashes are where there are any."""
+    from matplotlib.lines import Line2D
+
+    handles = [artist for artist in ax.lines if not artist.get_label().startswith("_")]
+    if any(artist.get_linestyle() == "--" for artist in ax.lines):
+        styles = (("-", "test"), ("--", "train"))
+        handles += [Line2D([], [], ls=style, color="#444444", label=split, lw=1.2) for style, split in styles]
+    ax.legend(
+        handles=handles, frameon=False, fontsize=_TEXT - 1, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2
+    )
+
+
 def _levels(values: np.ndarray) -> tuple[np.ndarray, Any]:
     from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.ticker import MaxNLocator
 
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -235,8 +252,9 @@ def _levels(values: np.ndarray) -> tuple[np.ndarray, Any]:
     low, high = (float(v) for v in np.quantile(finite, (0.0, 0.95)))
     high = high if high > low else low + max(abs(low), 1.0) * 1e-3
     if low > 0 and high > 20 * low:
-        return np.geomspace(low, high, 19), LogNorm(low, high)
-    return np.linspace(low, high, 19), Normalize(low, high)
+        return np.geomspace(low, high, 17), LogNorm(low, high)
+    levels = MaxNLocator(18, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return levels, Normalize(levels[0], levels[-1])
 
 
 def _draw_models(ax: Any, models: np.ndarray, labels: Sequence[str]) -> None:
