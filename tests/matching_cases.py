@@ -102,7 +102,9 @@ def options(method: str, name: str) -> dict[str, Any]:
 
 
 #: Options by matcher, as functions of the case's name.
-OPTIONS: dict[str, Any] = {}
+OPTIONS: dict[str, Any] = {
+    "activation": lambda name: {"data": batches(name)},
+}
 
 #: Matchers that look at weights alone and never end below the objective of the identity.
 ASCENTS = ("weight",)

@@ -16,11 +16,11 @@ from autoperm.matching.unfold import Unfolding, unfoldings
 PER_GROUP = 2
 
 #: Ops after which an activation says most about a unit: what the next layer sees of it.
-_NONLINEAR = frozenset(
-    """_prelu_kernel _softmax celu clamp clamp_min elu exp gelu gru hardsigmoid hardswish hardtanh leaky_relu log_sigmoid
-    log_sigmoid_forward lstm mish mkldnn_rnn_layer prelu relu relu6 rnn_relu rnn_tanh rrelu selu sigmoid silu sin softmax
-    softplus softsign tanh threshold""".split()
-)
+_NONLINEAR = """
+_prelu_kernel _softmax celu clamp clamp_min elu exp gelu gru hardsigmoid hardswish hardtanh leaky_relu log_sigmoid
+log_sigmoid_forward lstm mish mkldnn_rnn_layer prelu relu relu6 rnn_relu rnn_tanh rrelu selu sigmoid silu sin softmax
+softplus softsign tanh threshold
+"""
 _PRODUCTS = frozenset(["addmm", "baddbmm", "bmm", "einsum", "linear", "matmul", "mm"])
 _SOFTMAXES = frozenset(["_softmax", "softmax", "_safe_softmax", "_log_softmax", "log_softmax"])
 
@@ -91,8 +91,13 @@ def ordered_parents(action: Action, g: int) -> list[int]:
     """The leaves that a group depends on: pinned ones, then those that move, outermost group first."""
     parents = action.groups[g].parents
     pinned = [p for p in parents if p not in action.group_of]
-    above = sorted({action.group_of[p] for p in parents if p in action.group_of}, key=lambda h: (len(action.groups[h].parents), h))
-    return pinned + [p for h in above for p in action.groups[h].leaves if p in parents]
+    return pinned + [p for h in above(action, g) for p in action.groups[h].leaves if p in parents]
+
+
+def above(action: Action, g: int) -> list[int]:
+    """The groups that a group depends on, outermost first."""
+    found = {action.group_of[p] for p in action.groups[g].parents if p in action.group_of}
+    return sorted(found, key=lambda h: (len(action.groups[h].parents), h))
 
 
 def _best(candidates: list[Source]) -> Iterator[Source]:
@@ -112,7 +117,7 @@ def _best(candidates: list[Source]) -> Iterator[Source]:
 
 def _rank(activation: Activation) -> int:
     """2 after a nonlinearity; 0 for what goes into a softmax, where masks have put extreme values; else 1."""
-    if activation.op in _NONLINEAR:
+    if activation.op in _NONLINEAR.split():
         return 2
     return 0 if activation.feeds & _SOFTMAXES and activation.op not in _PRODUCTS else 1
 

@@ -1,0 +1,179 @@
+"""Activation matching: units that answer alike to the same data (Ainsworth, Hayase and Srinivasa, ICLR 2023, 3.1).
+
+Both models are run once over the data. For every group the correlations of all pairs of units are accumulated, of heads
+with their dimensions at once, and the best permutation is an assignment: no order of layers, nothing iterated.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoperm.activations import Taps, Traces
+from autoperm.batches import Pick, batches, count_of
+from autoperm.errors import AutopermError, StateError
+from autoperm.matching.nested import solve
+from autoperm.matching.problem import Problem
+from autoperm.matching.registry import Match, matcher
+from autoperm.matching.sources import Source, rows, sources
+from autoperm.matching.steps import single_step, wreath_step
+from autoperm.matching.streams import Moments
+from autoperm.matching.weight import blocks
+from autoperm.running import Progress, running
+
+logger = logging.getLogger(__name__)
+
+#: The most rounds over groups that no activation shows.
+_ROUNDS = 20
+
+Key = tuple[int, str, str]
+
+
+@matcher("activation")
+def activation_matching(
+    problem: Problem,
+    *,
+    seed: int = 0,
+    data: Iterable[Any],
+    statistic: str = "correlation",
+    inputs: Pick | None = None,
+    max_batches: int | None = None,
+    progress: Progress = True,
+) -> Match:
+    """Match every group by the activations that show it, in one pass over the data.
+
+    Both models run in eval mode. Groups that no activation shows (factors of a weight, say) are matched by weights, once
+    the others are.
+
+    Arguments:
+        seed: not used; nothing is random.
+        data: batches of what the model's forward takes: a tensor, a tuple of positional arguments, a dict of keyword
+            arguments. A list or a data loader; an iterator is used up.
+        statistic: ``"correlation"`` of two units over the samples, or their ``"inner"`` product, which large units
+            dominate.
+        inputs: picks from a batch what the forward takes, such as ``lambda batch: batch[0]`` where it holds labels too.
+        max_batches: the most batches to use; None for all.
+        progress: False for no bar, or a function that is called after each batch with its number and NaN.
+
+    Returns:
+        The match; its history is the weights' objective before and after.
+
+    Raises:
+        AutopermError: no data, fewer than 2 samples of an activation, or two state dicts and no template.
+        CaptureError: a batch does not fit the model.
+        StateError: an activation is not finite; the node is named.
+        SpecError: on the data's shapes, the model has another spec.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> data = [torch.randn(16, 4) for _ in range(4)]
+        >>> shuffled = spec.random(1).apply(mlp)
+        >>> autoperm.match(mlp, shuffled, spec, method="activation", data=data).distance
+        0.0
+    """
+    if statistic not in ("correlation", "inner"):
+        raise AutopermError(f'statistic must be "correlation" or "inner", not {statistic!r}')
+    moments, interrupted = _accumulate(problem, batches(data, inputs, max_batches), count_of(data, max_batches), progress)
+    history = [problem.objective]
+    solved = solve(problem.action, _scores(problem, moments, statistic))
+    problem.apply(solved, always=True)
+    _match_the_rest(problem, set(solved))
+    history.append(problem.objective)
+    return Match(problem.permutation, problem.objective, problem.distance, tuple(history), interrupted)
+
+
+def _accumulate(problem: Problem, data: Iterator[Any], total: int | None, progress: Progress) -> tuple[dict[Key, Moments], bool]:
+    """The moments of every source, and whether Ctrl-C ended the pass."""
+    if problem.network is None:
+        raise AutopermError(
+            "activation matching runs the models, but both are state dicts: pass template=, a module of their architecture"
+        )
+    traces = Traces(problem.network, problem.spec)
+    moments: dict[Key, Moments] = {}
+    with running("activation matching", total=total, progress=progress) as run:
+        for batch in data:
+            _add_batch(problem, traces.of(batch), batch, moments)
+            run.advance()
+            if run.stopped:
+                break
+    for key, found in moments.items():
+        if found.count < 2:
+            raise AutopermError(
+                f"activation matching needs 2 samples or more, but the data gave {found.count} of node {key[1]}; pass more data"
+            )
+    return moments, run.stopped
+
+
+def _add_batch(problem: Problem, taps: Taps, batch: Any, moments: dict[Key, Moments]) -> None:
+    chosen = sources(taps)
+    if moments and {s.key for s in chosen} != set(moments):
+        raise AutopermError(
+            "on batches of other shapes the model computes other things, whose statistics cannot be put together; pass "
+            "batches of one shape (a data loader's drop_last=True leaves out a smaller last one)"
+        )
+    of_node: dict[str, list[Source]] = {}
+    for source in chosen:
+        moments.setdefault(source.key, Moments())
+        of_node.setdefault(source.activation.node, []).append(source)
+
+    def see(node: str, values: list[torch.Tensor]) -> None:
+        precision = torch.finfo(values[0].dtype).eps
+        values = _finite(taps, node, values)
+        for source in of_node[node]:
+            a, b = (rows(taps.action, source, value) for value in values)
+            moments[source.key].add(a, b, precision=precision)
+
+    taps.run(problem.states, batch, of_node, see)
+
+
+def _finite(taps: Taps, node: str, values: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Zero for infinities that both models have at the same places, which are a mask's.
+
+    Raises:
+        StateError: NaN, or an infinity of one model alone.
+    """
+    infinite = [value.isinf() for value in values]
+    for what, value, mask in zip(("model_a", "model_b"), values, infinite, strict=True):
+        kind = "NaN" if bool(value.isnan().any()) else "infinity"
+        if kind == "NaN" or not torch.equal(mask, infinite[0] & infinite[1]):
+            found = taps.activations[node]
+            place = found.place or "the forward of the model itself"
+            bad = int((~value.isfinite()).sum())
+            raise StateError(
+                f"{what}: activations hold {kind} at node {node} ({found.op}) in {place} "
+                f"({bad} of {value.numel()} entries are not finite); check the data and the weights"
+            )
+    return [torch.where(mask, 0, value) for mask, value in zip(infinite, values, strict=True)]
+
+
+def _scores(problem: Problem, moments: Mapping[Key, Moments], statistic: str) -> dict[int, np.ndarray]:
+    """The sum over a group's sources, for each group in the shape that :func:`autoperm.matching.nested.solve` takes."""
+    total: dict[int, np.ndarray] = {}
+    for (g, _, _), found in moments.items():
+        score = (found.correlation() if statistic == "correlation" else found.inner()).cpu().numpy()
+        n = problem.spec.groups[g].size
+        score = score.reshape(len(score), -1, n, score.shape[-1] // n, n)
+        total[g] = total[g] + score if g in total else score
+    return total
+
+
+def _match_the_rest(problem: Problem, matched: set[int]) -> None:
+    """Match groups that no activation shows by weights, given the others."""
+    rest = [(g if g not in matched else None, [d for d in dependents if d not in matched]) for g, dependents in blocks(problem)]
+    for _ in range(_ROUNDS):
+        moved = False
+        for g, dependents in rest:
+            if g is not None:
+                step = wreath_step(problem, g, dependents) if dependents else single_step(problem, g)
+                moved |= problem.apply(step[0])
+            else:
+                for d in dependents:
+                    moved |= problem.apply(single_step(problem, d)[0])
+        if not moved:
+            break

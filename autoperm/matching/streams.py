@@ -1,0 +1,67 @@
+"""Means, variances and cross products of two streams of samples, in one pass and in double precision."""
+
+from __future__ import annotations
+
+import torch
+
+
+class Moments:
+    """The first two moments of samples of a and b, updated batch by batch (Chan, Golub and LeVeque 1983).
+
+    Batches are merged by their own means, so that nothing cancels where means are large.
+
+    Attributes:
+        count: the number of samples so far.
+        cross: the sum over samples of (a - mean of a) times (b - mean of b), for every row of a and of b, shape
+            (p, n, n) for samples of shape (p, n, samples).
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(1, 3, 100)
+        >>> moments = Moments()
+        >>> for part in x.split(30, dim=-1):
+        ...     moments.add(part, 2 * part + 1)
+        >>> moments.count, torch.allclose(moments.correlation().diagonal(dim1=1, dim2=2), torch.ones(1, 3).double())
+        (100, True)
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._noise = 0.0  # the relative spread below which a row is constant, to rounding
+        self.mean_a = self.mean_b = self.square_a = self.square_b = self.cross = torch.zeros(())
+
+    def add(self, a: torch.Tensor, b: torch.Tensor, *, precision: float = 0.0) -> None:
+        """Take in samples of both, shape (p, n, samples).
+
+        Arguments:
+            precision: the rounding error of the numbers relative to their size, where they were computed in less than
+                double precision.
+        """
+        a, b = a.double(), b.double()
+        self._noise = max(self._noise, 4 * precision, 4 * torch.finfo(torch.float64).eps)
+        fresh, total = a.shape[-1], self.count + a.shape[-1]
+        if not fresh:
+            return
+        mean_a, mean_b = a.mean(-1), b.mean(-1)
+        a, b = a - mean_a[..., None], b - mean_b[..., None]
+        far_a, far_b = mean_a - self.mean_a, mean_b - self.mean_b
+        weight = self.count * fresh / total
+        self.square_a = self.square_a + a.square().sum(-1) + weight * far_a.square()
+        self.square_b = self.square_b + b.square().sum(-1) + weight * far_b.square()
+        self.cross = self.cross + torch.bmm(a, b.mT) + weight * far_a[:, :, None] * far_b[:, None, :]
+        self.mean_a, self.mean_b = self.mean_a + far_a * (fresh / total), self.mean_b + far_b * (fresh / total)
+        self.count = total
+
+    def correlation(self) -> torch.Tensor:
+        """Pearson's correlation of every row of a with every row of b, shape (p, n, n); 0 where one is constant."""
+        scale_a, scale_b = (self._inverse_root(m, s) for m, s in ((self.mean_a, self.square_a), (self.mean_b, self.square_b)))
+        return self.cross * scale_a[:, :, None] * scale_b[:, None, :]
+
+    def inner(self) -> torch.Tensor:
+        """The mean over samples of the product of every row of a with every row of b, shape (p, n, n)."""
+        return self.cross / self.count + self.mean_a[:, :, None] * self.mean_b[:, None, :]
+
+    def _inverse_root(self, mean: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
+        size = mean.square() + square / self.count
+        constant = square / self.count <= self._noise**2 * size
+        return torch.where(constant, 0.0, square.clamp_min(torch.finfo(torch.float64).tiny).rsqrt())
