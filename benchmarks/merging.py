@@ -1,0 +1,169 @@
+"""Barriers between independently trained networks: naive, and after every matcher of the registry, with and without REPAIR.
+
+    python benchmarks/merging.py                     Fashion-MNIST if installed (see data.py), else digits
+    python benchmarks/merging.py --quick             a smoke test in under a minute
+    python benchmarks/merging.py --nets mlp --methods weight
+
+Models are trained once and cached (see training.py), so that a run that was ended goes on. Writes merging.md and plots.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import autoperm
+from autoperm import Interpolation, PermutationSpec
+from autoperm.evaluation import ensemble, plots
+from benchmarks import report
+from benchmarks.data import first
+from benchmarks.methods import NAIVE, Aligned, align, chosen, repairing
+from benchmarks.nets import NETS, Net, net
+from benchmarks.settings import METRICS, UP, Setting, setting
+from benchmarks.training import evaluate, train
+
+NOTES = (
+    "Barrier: the worst value on the line minus the mean of its ends; for an accuracy the mean minus the worst. Means over "
+    "the pairs of models, with the range; pairs share models.",
+    "Seconds are those of the matching alone, on the machine that wrote this; compare the ratios.",
+)
+
+
+@dataclass
+class Pair:
+    """Two models, what lies between them by (method, statistics), and how they were aligned."""
+
+    net: Net
+    seeds: tuple[int, int]
+    ends: dict[str, float]
+    together: dict[str, float]
+    lines: dict[tuple[str, str], Interpolation] = field(default_factory=dict)
+    aligned: dict[str, Aligned] = field(default_factory=dict)
+
+
+def pairs(architecture: Net, how: Setting, seeds: Sequence[int], methods: Sequence[str]) -> Iterator[Pair]:
+    """All pairs of models of these seeds."""
+    models = {s: train(architecture, how.data.train, seed=s, epochs=how.epochs, batch=how.batch) for s in seeds}
+    spec = autoperm.infer(models[seeds[0]], how.data.test.images[:2])
+    measure = evaluate(how.data.splits(how.judged))
+    for s, t in itertools.combinations(seeds, 2):
+        a, b = models[s], models[t]
+        ends = [measure(m) for m in (a, b)]
+        pair = Pair(architecture, (s, t), {k: (ends[0][k] + ends[1][k]) / 2 for k in METRICS}, measure(ensemble([a, b])))
+        for method in methods:
+            _line(pair, method, a, b, spec, how)
+        yield pair
+
+
+def _line(pair: Pair, method: str, a: nn.Module, b: nn.Module, spec: PermutationSpec, how: Setting) -> None:
+    """Align by one method, and measure the line as it is and repaired."""
+    measure = evaluate(how.data.splits(how.judged))
+    some = first(how.data.train, 1000)
+    found = pair.aligned[method] = align(method, a, b, spec, some, seed=pair.seeds[0])
+    if found.model is None:
+        return
+    for name, prepare in {"as averaged": None, **dict([repairing(a, found.model, some)])}.items():
+        if name:
+            pair.lines[method, name] = autoperm.interpolate(
+                a, found.model, measure, how.steps, higher_is_better=UP, prepare=prepare
+            )
+
+
+def rows(found: Sequence[Pair]) -> list[report.Row]:
+    """A row for each net, method and statistics: means over pairs, and their ranges."""
+    table = []
+    for architecture in dict.fromkeys(pair.net for pair in found):
+        own = [pair for pair in found if pair.net == architecture]
+        for method in own[0].aligned:
+            kinds = dict.fromkeys(name for pair in own for m, name in pair.lines if m == method)
+            table += [_row(architecture, method, kind, own) for kind in kinds]
+            if not kinds:
+                table.append({"net": str(architecture), "method": method, "statistics": own[0].aligned[method].problem})
+    return table
+
+
+def _row(architecture: Net, method: str, kind: str, found: Sequence[Pair]) -> report.Row:
+    own = [pair for pair in found if (method, kind) in pair.lines]
+    lines = [pair.lines[method, kind] for pair in own]
+    row: dict[str, object] = {"net": str(architecture), "method": method, "statistics": kind}
+    for metric in METRICS:
+        row[f"{metric} barrier"] = report.spread([line.barrier_of(metric) for line in lines])
+    middle = [float(line.curves["test accuracy"][len(line.lambdas) // 2]) for line in lines]
+    row["midpoint test accuracy"] = report.spread(middle)
+    if method != NAIVE:
+        seconds = [pair.aligned[method].seconds for pair in own]
+        row["seconds"] = f"{sum(seconds) / len(seconds):.2f}"
+        base = [pair.aligned["weight"].seconds for pair in own if "weight" in pair.aligned]
+        row["time / weight's"] = f"{sum(seconds) / sum(base):.1f}" if len(base) == len(seconds) else ""
+    return row
+
+
+def trained(found: Sequence[Pair], settings: dict[str, Setting]) -> list[report.Row]:
+    """What was trained: a row for each net."""
+    table = []
+    for architecture in dict.fromkeys(pair.net for pair in found):
+        own = [pair for pair in found if pair.net == architecture]
+        table.append({
+            "net": str(architecture),
+            "parameters": sum(p.numel() for p in architecture.build().parameters()),
+            "data and training": str(settings[architecture.name]),
+            "test accuracy": report.spread([pair.ends["test accuracy"] for pair in own]),
+            "ensemble of two": report.spread([pair.together["test accuracy"] for pair in own]),
+            "pairs of seeds": ", ".join("-".join(map(str, pair.seeds)) for pair in own),
+        })  # fmt: skip
+    return table
+
+
+def draw(pair: Pair, folder: Path) -> str:
+    """The lines of one pair: as averaged, and repaired beside it."""
+    kinds = list(dict.fromkeys(kind for _, kind in pair.lines))
+    figure, panels = plots.subplots(len(kinds), 2, panel=(3.7, 3.0))
+    for panel, kind in zip(panels, kinds, strict=True):
+        curves = {method: line for (method, k), line in pair.lines.items() if k == kind}
+        for axes, metric in zip(panel, ("loss", "accuracy"), strict=True):
+            plots.plot_lines(curves, metric, axes)
+            axes.set_ylabel(f"{metric}, {kind}", fontsize=8)
+    name = f"merging-{pair.net.name}-{pair.net.width}.png"
+    plots.save(figure, folder / name)
+    return name
+
+
+def main(
+    quick: Annotated[bool, typer.Option(help="digits, tiny nets, one pair: a smoke test")] = False,
+    data: Annotated[str, typer.Option(help="auto, fashion-mnist or digits")] = "auto",
+    nets: Annotated[str, typer.Option(help="architectures, with commas between them")] = ",".join(NETS),
+    methods: Annotated[str, typer.Option(help="matchers, with commas between them; all if empty")] = "",
+    seeds: Annotated[int, typer.Option(help="models of each net; all their pairs are merged")] = 3,
+    out: Annotated[Path | None, typer.Option(help="folder for the page and the plots")] = None,
+) -> None:
+    """Train, align, measure; write merging.md."""
+    target = report.folder(out, quick=quick)
+    settings = {name: setting(name, data, quick=quick) for name in split(nets)}
+    found: list[Pair] = []
+    drawn: list[str] = []
+    for name, how in settings.items():
+        for width in how.widths:
+            architecture = net(name, width, how.data.size)
+            found += pairs(architecture, how, range(2 if quick else seeds), chosen(split(methods)))
+            report.show(str(architecture), rows([pair for pair in found if pair.net == architecture]))
+        drawn.append(draw(next(pair for pair in found if pair.net == architecture), target))
+        networks = "## Networks\n\n" + report.markdown(trained(found, settings))
+        report.write(target / "merging.md", "Merging", NOTES, rows(found), plots=drawn, notes=networks)
+    typer.echo(f"written: {target / 'merging.md'}")
+
+
+def split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+if __name__ == "__main__":
+    typer.run(main)
