@@ -5,14 +5,18 @@ The permuted b is kept up to date, so that a step only ever looks for the *relat
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 
-from autoperm.layout import all_coordinates, gather, identity_element
+from autoperm.errors import AutopermError
+from autoperm.layout import Group, Layout, all_coordinates, gather, identity_element
 from autoperm.matching.unfold import Unfolding, unfoldings
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
@@ -21,11 +25,45 @@ from autoperm.spec import PermutationSpec
 #: they bring here, by far where the cores are shared.
 _CHUNK = 1 << 15
 
+#: The groups to match: their names, or a predicate on :class:`autoperm.Group`; None for all.
+Groups: TypeAlias = Collection[str] | Callable[[Group], bool] | None
+
+
+def part_of(spec: PermutationSpec, groups: Groups) -> PermutationSpec:
+    """The spec with only some of its groups acting: the others keep their places but have no leaves to move.
+
+    Raises:
+        AutopermError: a name is unknown, and the nearest are listed; or nothing is chosen.
+    """
+    if groups is None:
+        return spec
+    if callable(groups):
+        chosen = {g for g, group in enumerate(spec.groups) if groups(group)}
+    else:
+        index = {group.name: g for g, group in enumerate(spec.groups)}
+        chosen = {_index_of(name, index) for name in ([groups] if isinstance(groups, str) else groups)}
+    if not chosen:
+        raise AutopermError(f"groups= chooses none of the spec's {len(spec.groups)} groups; leave it out to match all")
+    kept = [group if g in chosen else dataclasses.replace(group, leaves=()) for g, group in enumerate(spec.groups)]
+    # Layouts remember what an action lets them do at once, so that each action needs its own.
+    layouts = {name: Layout(x.shape, x.pieces, x.cells) for name, x in spec.layouts.items()}
+    part = dataclasses.replace(spec, groups=kept, layouts=layouts)
+    part.fingerprint = spec.fingerprint  # it is the same architecture's, and its elements are elements of the whole
+    return part
+
+
+def _index_of(name: str, index: Mapping[str, int]) -> int:
+    if name not in index:
+        near = difflib.get_close_matches(name, index, n=5, cutoff=0.0)
+        raise AutopermError(f"groups= names {name!r}, which is no group of the spec; the nearest are {', '.join(near)}")
+    return index[name]
+
 
 class Problem:
     """Two models, a group, and the current element.
 
     Attributes:
+        matched: the groups to match, all of them unless the spec is a :func:`part_of` one; the others do not move.
         a: the parameters of model a that some group moves, in float32 or wider.
         b: those of model b under the current element.
         version: how often each tensor of b has changed, so that matchers can skip what did not.
@@ -44,6 +82,7 @@ class Problem:
         network: nn.Module | None = None,
     ):
         self.spec, self.action = spec, spec.action
+        self.matched = frozenset(spec.action.group_of.values())
         self.states, self.network = (a, b), network
         self.element = identity_element(spec.leaves, spec.groups)
         self.a: dict[str, torch.Tensor] = {}
@@ -94,7 +133,8 @@ class Problem:
 
         Returns whether it was applied; with ``always`` it is, whatever the objective does.
         """
-        full = [relative.get(g, None) for g in range(len(self.element))]
+        relative = {g: array for g, array in relative.items() if g in self.matched}
+        full = [relative.get(g) for g in range(len(self.element))]
         names = self.tensors_of(list(relative))
         step = _Sparse(full, self)
         permuted = {n: gather(self.action, self.spec.layouts[n], step, self.b[n]) for n in names}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from autoperm.errors import AutopermError, StateError
-from autoperm.matching.problem import Problem
+from autoperm.matching.problem import Groups, Problem, part_of
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
 from autoperm.state import check_finite, check_pair, check_same_kind, check_state, state_of
@@ -27,7 +27,7 @@ class Match:
         permutation: apply it to model b to bring it towards model a.
         objective: the sum over parameters of <a, permuted b>, parameters counted once and buffers not at all.
         distance: the L2 distance between a's and permuted b's parameters.
-        history: the objective before the first sweep and after each.
+        history: the objective before the first sweep and after each; a matcher that improves something else says what.
         interrupted: whether Ctrl-C ended the search, so that this is only the best until then.
     """
 
@@ -67,6 +67,7 @@ def match(
     method: str = "weight",
     seed: int = 0,
     template: nn.Module | None = None,
+    groups: Groups = None,
     **options: Any,
 ) -> Match:
     """Find the element of the group that brings model b closest to model a.
@@ -77,10 +78,12 @@ def match(
         method: the matcher; ``"weight"`` is weight matching (Ainsworth et al. 2023, Algorithm 1).
         seed: of all that is random; the same seed gives the same result.
         template: a module of the architecture, for matchers that run the models where both are state dicts.
+        groups: names of groups, or a predicate on :class:`autoperm.Group`: only these are matched, and all others stay
+            as they are. Dependents can be matched without their parent, and the other way round.
         options: passed to the matcher, see its own documentation.
 
     Raises:
-        AutopermError: no such matcher; the known ones are listed.
+        AutopermError: no such matcher, option or group; the known ones are listed.
         StateError: keys, shapes, dtypes or devices differ, or parameters are not finite or on the meta device. The
             values of buffers are not looked at: masks may hold infinities.
 
@@ -91,6 +94,9 @@ def match(
         >>> shuffled = spec.random(1).apply(mlp)
         >>> autoperm.match(mlp, shuffled, spec).distance
         0.0
+        >>> autoperm.match(mlp, shuffled, spec, groups=lambda group: group.size < 8)
+        Traceback (most recent call last):
+        autoperm.errors.AutopermError: groups= chooses none of the spec's 1 groups; leave it out to match all
     """
     if method not in _MATCHERS:
         raise AutopermError(f"no matcher is called {method!r}; there are {', '.join(sorted(_MATCHERS))}")
@@ -98,16 +104,24 @@ def match(
     check_pair(a, b)
     check_state(spec, a, "model_a")
     for state, what in ((a, "model_a"), (b, "model_b")):
-        _check_values({n: t for n, t in state.items() if spec.aliases.get(n) in spec.parameters}, what)
+        check_values(spec, state, what)
     check_same_kind(a, b)
     network = next((m for m in (template, model_a, model_b) if isinstance(m, nn.Module)), None)
-    _check_options(method, options)
-    return _MATCHERS[method](Problem(spec, a, b, network), seed=seed, **options)
+    check_options(method, _MATCHERS[method], options)
+    found = _MATCHERS[method](Problem(part_of(spec, groups), a, b, network), seed=seed, **options)
+    return found if groups is None else replace(found, permutation=_of_whole(spec, found.permutation))
 
 
-def _check_options(method: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that a matcher does not have, and say which it has."""
-    takes = inspect.signature(_MATCHERS[method]).parameters.values()
+def _of_whole(spec: PermutationSpec, part: Permutation) -> Permutation:
+    """The same element of the whole spec: what is not matched is left alone, whatever the arrays say."""
+    free = set(part.spec.action.group_of.values())
+    pairs = enumerate(zip(part.arrays, spec.identity().arrays, strict=True))
+    return Permutation(spec, [array if g in free else still for g, (array, still) in pairs])
+
+
+def check_options(method: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that a method does not have, and say which it has; those it cannot do without must be there."""
+    takes = inspect.signature(function).parameters.values()
     known = [p.name for p in takes if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
     needed = [p.name for p in takes if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name != "seed"]
     if unknown := [name for name in options if name not in known]:
@@ -116,7 +130,13 @@ def _check_options(method: str, options: Mapping[str, Any]) -> None:
         raise AutopermError(f"method {method!r} needs {', '.join(f'{name}=' for name in missing)}")
 
 
-def _check_values(parameters: Mapping[str, torch.Tensor], what: str) -> None:
+def check_values(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: str) -> None:
+    """Check that the parameters of a state dict have values, and finite ones.
+
+    Raises:
+        StateError: one has not; it is named.
+    """
+    parameters = {n: t for n, t in state.items() if spec.aliases.get(n) in spec.parameters}
     for name, tensor in parameters.items():
         if tensor.is_meta:
             raise StateError(f"{what}: {name} is on the meta device and has no values to match; load its weights first")

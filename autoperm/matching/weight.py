@@ -110,17 +110,17 @@ def blocks(problem: Problem) -> list[Block]:
     """
     groups = problem.spec.groups
     parents_of = [{problem.action.group_of[p] for p in g.parents if p in problem.action.group_of} for g in groups]
-    has_children = set().union(*parents_of) if parents_of else set()
+    has_children = set().union(*(parents_of[d] for d in problem.matched))
     found: list[Block] = []
     taken: set[int] = set()
-    for g in range(len(groups)):
-        own = [d for d, above in enumerate(parents_of) if above == {g} | parents_of[g] and d not in has_children]
+    for g in sorted(problem.matched):
+        own = [d for d in sorted(problem.matched) if parents_of[d] == {g} | parents_of[g] and d not in has_children]
         own = [d for d in own if not parents_of[g] and _same_batch(problem, g, d) and not _twice(problem, d)]
         if own and not _twice(problem, g):
             found += [(g, apart) for apart in _apart(problem, own)]
             taken.update(own)
     heads = {g for g, _ in found}
-    return found + [(g, ()) for g in range(len(groups)) if g not in taken and g not in heads]
+    return found + [(g, ()) for g in sorted(problem.matched) if g not in taken and g not in heads]
 
 
 def _apart(problem: Problem, dependents: list[int]) -> list[tuple[int, ...]]:
