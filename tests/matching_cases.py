@@ -107,4 +107,4 @@ OPTIONS: dict[str, Any] = {
 }
 
 #: Matchers that look at weights alone and never end below the objective of the identity.
-ASCENTS = ("weight",)
+ASCENTS = ("weight", "frank-wolfe")

@@ -183,7 +183,9 @@ def test_complex_weights() -> None:
         def __init__(self) -> None:
             super().__init__()
             generator = torch.Generator().manual_seed(0)
-            self.up, self.down = (nn.Parameter(torch.randn(s, generator=generator, dtype=torch.complex64)) for s in ((5, 3), (2, 5)))
+            self.up, self.down = (
+                nn.Parameter(torch.randn(s, generator=generator, dtype=torch.complex64)) for s in ((5, 3), (2, 5))
+            )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.down @ (self.up @ x).tanh()

@@ -100,7 +100,7 @@ def soft_cell(problem: Problem, u: Unfolding, cell: Tensor, relaxed: Sequence[Te
     """An unfolded cell, mixed along the axes of every group that occurs in it."""
     for g in acting(problem, u):
         for axes in u.occurrences(problem.spec.groups[g].leaves):
-            cell = _mix(problem, u, cell, g, axes, relaxed[g])
+            cell = _mix_one(problem, u, cell, g, axes, relaxed[g])
     return cell
 
 
@@ -116,16 +116,22 @@ def acting(problem: Problem, u: Unfolding) -> list[int]:
     return sorted(here, key=lambda g: (depth(g), g))
 
 
-def _mix(problem: Problem, u: Unfolding, cell: Tensor, g: int, axes: Sequence[int], matrix: Tensor) -> Tensor:
-    """Replace the axes of one occurrence by the matrix's rows, for every position of its parents."""
-    batch = [u.axis_beside(p, axes[0]) for p in problem.spec.groups[g].parents]
-    sizes = [u.shape[k] for k in axes]
-    matrix = matrix.reshape(*(u.shape[k] for k in batch), *sizes, *sizes)
+def _mix_one(problem: Problem, u: Unfolding, cell: Tensor, g: int, axes: Sequence[int], matrix: Tensor) -> Tensor:
+    return mix(cell, matrix, [u.axis_beside(p, axes[0]) for p in problem.spec.groups[g].parents], axes)
+
+
+def mix(cell: Tensor, matrix: Tensor, batch: Sequence[int], axes: Sequence[int]) -> Tensor:
+    """Mix a cell along the product of some axes, for every position along the batch axes.
+
+    Arguments:
+        matrix: anything that reshapes to (sizes of the batch axes, sizes of the axes, sizes of the axes).
+    """
+    sizes = [cell.shape[k] for k in axes]
     dtype = torch.promote_types(cell.dtype, matrix.dtype)
+    matrix = matrix.reshape(*(cell.shape[k] for k in batch), *sizes, *sizes).to(cell.device, dtype)
     every = list(range(cell.ndim))
-    new = [cell.ndim + axes.index(k) if k in axes else k for k in every]
-    rows = [new[k] for k in axes]
-    matrix = matrix.to(cell.device, dtype)
+    rows = [cell.ndim + k for k in range(len(axes))]
+    new = [rows[axes.index(k)] if k in axes else k for k in every]
     return torch.einsum(matrix, [*batch, *rows, *axes], cell.to(dtype), every, new)
 
 
