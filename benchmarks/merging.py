@@ -31,6 +31,7 @@ from benchmarks.nets import NETS, Net, net
 from benchmarks.settings import METRICS, UP, Setting, setting
 from benchmarks.training import evaluate, train
 
+AVERAGED = "as averaged"
 NOTES = (
     "Barrier: the worst value on the line minus the mean of its ends; for an accuracy the mean minus the worst. Means over "
     "the pairs of models, with the range; pairs share models.",
@@ -50,9 +51,18 @@ class Pair:
     aligned: dict[str, Aligned] = field(default_factory=dict)
 
 
-def pairs(architecture: Net, how: Setting, seeds: Sequence[int], methods: Sequence[str]) -> Iterator[Pair]:
-    """All pairs of models of these seeds."""
-    models = {s: train(architecture, how.data.train, seed=s, epochs=how.epochs, batch=how.batch) for s in seeds}
+def pairs(
+    architecture: Net,
+    how: Setting,
+    seeds: Sequence[int],
+    methods: Sequence[str],
+    *,
+    epochs: int | None = None,
+    repair: bool = True,
+) -> Iterator[Pair]:
+    """All pairs of models of these seeds, with the lines between them, repaired too if that is asked for."""
+    epochs = how.epochs if epochs is None else epochs
+    models = {s: train(architecture, how.data.train, seed=s, epochs=epochs, batch=how.batch) for s in seeds}
     spec = autoperm.infer(models[seeds[0]], how.data.test.images[:2])
     measure = evaluate(how.data.splits(how.judged))
     for s, t in itertools.combinations(seeds, 2):
@@ -60,18 +70,19 @@ def pairs(architecture: Net, how: Setting, seeds: Sequence[int], methods: Sequen
         ends = [measure(m) for m in (a, b)]
         pair = Pair(architecture, (s, t), {k: (ends[0][k] + ends[1][k]) / 2 for k in METRICS}, measure(ensemble([a, b])))
         for method in methods:
-            _line(pair, method, a, b, spec, how)
+            _lines(pair, method, a, b, spec, how, repair)
         yield pair
 
 
-def _line(pair: Pair, method: str, a: nn.Module, b: nn.Module, spec: PermutationSpec, how: Setting) -> None:
+def _lines(pair: Pair, method: str, a: nn.Module, b: nn.Module, spec: PermutationSpec, how: Setting, repair: bool) -> None:
     """Align by one method, and measure the line as it is and repaired."""
     measure = evaluate(how.data.splits(how.judged))
     some = first(how.data.train, 1000)
     found = pair.aligned[method] = align(method, a, b, spec, some, seed=pair.seeds[0])
     if found.model is None:
         return
-    for name, prepare in {"as averaged": None, **dict([repairing(a, found.model, some)])}.items():
+    ways = [(AVERAGED, None), *([repairing(a, found.model, some)] if repair else [])]
+    for name, prepare in ways:
         if name:
             pair.lines[method, name] = autoperm.interpolate(
                 a, found.model, measure, how.steps, higher_is_better=UP, prepare=prepare
@@ -130,8 +141,9 @@ def draw(pair: Pair, folder: Path) -> str:
     for panel, kind in zip(panels, kinds, strict=True):
         curves = {method: line for (method, k), line in pair.lines.items() if k == kind}
         for axes, metric in zip(panel, ("loss", "accuracy"), strict=True):
-            plots.plot_lines(curves, metric, axes)
+            plots.plot_lines(curves, metric, axes, legend=False)
             axes.set_ylabel(f"{metric}, {kind}", fontsize=8)
+    plots.share_legend(figure)
     name = f"merging-{pair.net.name}-{pair.net.width}.png"
     plots.save(figure, folder / name)
     return name

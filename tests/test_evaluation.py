@@ -359,9 +359,7 @@ def test_lines_are_solid_for_test_and_dashed_for_train() -> None:
     ax = plots.plot_lines(curves, "loss")
     drawn = {(tuple(artist.get_ydata()), artist.get_linestyle()) for artist in ax.lines}
     assert {((0, 3, 1), "-"), ((0, 2, 0), "--"), ((0, 0.5, 1), "-"), ((0.5, 0.5), ":")} == drawn
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == [
-        "naive (barrier 2.500)", "permuted (barrier 0.500)", "test", "train",
-    ]  # fmt: skip
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["naive (2.500)", "permuted (0.500)", "test", "train"]
     arrow = next(t for t in ax.texts if not t.get_text())
     assert (arrow.xy, arrow.xyann) == ((0.5, 3), (0.5, 0.5)), "from the worst point to the mean of the ends"
 
@@ -399,6 +397,16 @@ def test_barriers_are_means_over_runs() -> None:
     assert ax.lines[0].get_xydata().tolist() == [[4, 3], [8, 1.5]]
     assert ax.lines[1].get_xydata().tolist() == [[4, 3], [8, 1], [8, 2]]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["4", "8"]
+
+
+def test_one_legend_for_several_axes() -> None:
+    pytest.importorskip("matplotlib")
+    figure, panels = plots.subplots(1, 2)
+    for ax, name in zip(panels[0], ("weight", "activation"), strict=True):
+        plots.plot_lines({"naive": line(0, 3, 1), name: line(0, 1, 0)}, "loss", ax, legend=False)
+        assert ax.get_legend() is None
+    plots.share_legend(figure)
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["naive", "weight", "activation"]
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 COLORS = ("#EE6677", "#4477AA", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777")
 _TEXT = 8
 _ARROW = {"arrowstyle": "<->", "color": "#444444", "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
+_SMALL = {"frameon": False, "fontsize": _TEXT - 1, "title_fontsize": _TEXT - 1, "alignment": "left"}
 _UNDATED = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
@@ -69,8 +70,8 @@ def plot_lines(
             both are drawn; else ``metric`` itself, solid.
         metric: ``"loss"``, for example.
         ax: matplotlib axes; None makes a figure.
-        barriers: write the test barrier beside each name in the legend, and draw that of the first line.
-        legend: whether there is one.
+        barriers: draw the test barrier of the first line, and write those of all in the legend, in brackets.
+        legend: whether there is one; see :func:`share_legend` for one of several axes.
 
     Raises:
         AutopermError: no curves, or one that lacks the metric; matplotlib is not installed.
@@ -89,7 +90,7 @@ def plot_lines(
     for k, (name, curve) in enumerate(curves.items()):
         found = _splits(name, curve, metric)
         color = COLORS[k % len(COLORS)]
-        label = f"{name} (barrier {curve.barrier_of(found['-']):.3f})" if barriers else name
+        label = f"{name} ({curve.barrier_of(found['-']):.3f})" if barriers and legend else name
         for style, full in found.items():
             shown = label if style == "-" else None
             ax.plot(curve.lambdas, curve.curves[full], style, color=color, label=shown, lw=1.8 if shown else 1.2)
@@ -98,8 +99,15 @@ def plot_lines(
     _finish(ax, r"$\lambda$ from model a to model b", metric)
     ax.set_xlim(0, 1)
     if legend:
-        _legend_above(ax)
+        title = "barrier in brackets" if barriers else None
+        ax.legend(handles=_handles(ax), title=title, **_SMALL, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
+
+
+def share_legend(figure: Any, columns: int = 4) -> None:
+    """One legend below all axes of a figure, for what :func:`plot_lines` drew with ``legend=False``."""
+    named = {artist.get_label(): artist for ax in figure.axes for artist in _handles(ax)}
+    figure.legend(handles=list(named.values()), **_SMALL, loc="outside lower center", ncols=columns)
 
 
 def plot_reliability(found: Calibration, ax: Any = None, *, title: str | None = None, color: str = COLORS[1]) -> Any:
@@ -223,23 +231,20 @@ def _mark(ax: Any, curve: Interpolation, metric: str) -> None:
     at = float(curve.lambdas[worst])
     ax.plot([0, 1], [mean, mean], ":", color="#666666", lw=0.9)
     ax.annotate("", (at, values[worst]), (at, mean), arrowprops=_ARROW)
-    ax.annotate(
-        "barrier", (at, (mean + values[worst]) / 2), (4, 0), textcoords="offset points", fontsize=_TEXT - 1, color="#444444",
-        va="center",
-    )  # fmt: skip
+    beside = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+    box = {"boxstyle": "round,pad=0.1", "facecolor": "white", "alpha": 0.8, "lw": 0}
+    ax.annotate("barrier", (at, (mean + values[worst]) / 2), **beside, fontsize=_TEXT - 1, color="#444444", bbox=box)
 
 
-def _legend_above(ax: Any) -> None:
-    """A legend above the axes, since a barrier leaves no corner free; it says what dashes are where there are any."""
+def _handles(ax: Any) -> list[Any]:
+    """The lines that have a name, and what dashes are where there are any."""
     from matplotlib.lines import Line2D
 
-    handles = [artist for artist in ax.lines if not artist.get_label().startswith("_")]
+    named = [artist for artist in ax.lines if not artist.get_label().startswith("_")]
     if any(artist.get_linestyle() == "--" for artist in ax.lines):
         styles = (("-", "test"), ("--", "train"))
-        handles += [Line2D([], [], ls=style, color="#444444", label=split, lw=1.2) for style, split in styles]
-    ax.legend(
-        handles=handles, frameon=False, fontsize=_TEXT - 1, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, ncols=2
-    )
+        named += [Line2D([], [], ls=style, color="#444444", label=split, lw=1.2) for style, split in styles]
+    return named
 
 
 def _levels(values: np.ndarray) -> tuple[np.ndarray, Any]:
