@@ -7,7 +7,7 @@ in its order. Branches that an automorphism carries to one another have equal le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
@@ -40,6 +40,15 @@ class Leaf:
         return self.traces, self.digest
 
 
+@dataclass
+class Branch:
+    """A node whose choices are being tried: the orbits of its points that are known, and the leaves seen below it."""
+
+    group: int
+    orbits: DisjointSet
+    leaves: dict[bytes, Leaf] = field(default_factory=dict)
+
+
 class Search:
     """The search for the canonical leaf of one model.
 
@@ -50,6 +59,7 @@ class Search:
     def __init__(self, structure: Structure):
         self.structure = structure
         self.root = start(structure)
+        self._branches: list[Branch] = []  # from the root down to where the search is
 
     def canonical(self) -> Leaf:
         """The smallest leaf."""
@@ -78,7 +88,9 @@ class Search:
 
     def _leaf(self, node: Colouring, traces: list[bytes]) -> Leaf:
         arrays = self.structure.arranged(node.colours)
-        return Leaf(arrays, tuple(traces), self.structure.digest(arrays))
+        leaf = Leaf(arrays, tuple(traces), self.structure.digest(arrays))
+        self._compare(leaf)
+        return leaf
 
     def _only_child(self, node: Colouring, tie: Tie, free: Free) -> tuple[Colouring | None, Free]:
         """The child that stands for all where automorphisms make all choices the same; None where they may differ.
@@ -89,48 +101,61 @@ class Search:
         """
         alike = twins(self.structure, node.colours, tie)
         if alike:
+            for points in alike:
+                self._alike(tie.group, points)
             return individualised(self.structure, node, tie.group, np.concatenate(alike)), None
         points = tie.classes[0]
         if free is None or free[0] != tie.group or not free[1].issuperset(points.tolist()):
             transitive, symmetric = equivalent(self.structure, node, tie.group, points)
             if not transitive:
                 return None, None
+            self._alike(tie.group, points)
             free = (tie.group, frozenset(points.tolist())) if symmetric else None
         return individualised(self.structure, node, tie.group, points[:1]), free
 
     def _branch(self, node: Colouring, tie: Tie) -> Leaf:
         """The smallest leaf over all choices in the first class of a tie, each orbit tried once."""
-        points = tie.classes[0].tolist()
-        orbits: DisjointSet = DisjointSet(points)
+        branch = Branch(tie.group, DisjointSet(tie.classes[0].tolist()))
+        self._branches.append(branch)
         tried: list[int] = []
-        known: dict[bytes, Leaf] = {}
         best: Leaf | None = None
-        for point in points:
-            if any(orbits.connected(point, other) for other in tried):
+        for point in tie.classes[0].tolist():
+            if self._in_orbit_of(branch, point, tried):
                 continue
-            tried.append(point)
             child = individualised(self.structure, node, tie.group, [point])
-            if best is not None and child.trace > best.traces[0]:
-                continue
-            probe = self._any(child)
-            if self._merge(orbits, known, probe, tie.group):
-                continue
-            found = self._best(child)
-            found = Leaf(found.arrays, (child.trace, *found.traces), found.digest)
-            self._merge(orbits, known, found, tie.group)
-            if best is None or found.key < best.key:
-                best = found
+            if best is None or child.trace <= best.traces[0]:
+                if best is not None:
+                    self._any(child)  # one leaf is enough to see an automorphism
+                if not self._in_orbit_of(branch, point, tried):
+                    found = self._best(child)
+                    found = Leaf(found.arrays, (child.trace, *found.traces), found.digest)
+                    best = found if best is None or found.key < best.key else best
+            tried.append(point)
+        self._branches.pop()
         if best is None:
             raise RuntimeError("a tie without points")  # a class has two at least
         return best
 
-    def _merge(self, orbits: DisjointSet, known: dict[bytes, Leaf], leaf: Leaf, g: int) -> bool:
-        """Two leaves with equal weights are an automorphism: join the points that it exchanges."""
-        other = known.setdefault(leaf.digest, leaf)
-        if other is leaf:
-            return False
-        mine, theirs = (self.structure.points_read(g, x.arrays).ravel().tolist() for x in (leaf, other))
-        for x, y in zip(mine, theirs, strict=True):
-            if x in orbits:
-                orbits.merge(x, y)
-        return True
+    def _in_orbit_of(self, branch: Branch, point: int, tried: list[int]) -> bool:
+        return any(branch.orbits.connected(point, other) for other in tried)
+
+    def _compare(self, leaf: Leaf) -> None:
+        """Note a leaf; where one with the same weights is known below a branch, the two are an automorphism there."""
+        other: Leaf | None = None
+        for branch in reversed(self._branches):
+            if other is None:
+                other = branch.leaves.setdefault(leaf.digest, leaf)
+                other = None if other is leaf else other
+            if other is not None:  # it is known to all branches above as well
+                self._join(branch, *(self.structure.points_read(branch.group, x.arrays).ravel() for x in (leaf, other)))
+
+    def _alike(self, g: int, points: np.ndarray) -> None:
+        """Note that automorphisms carry these points of a group to one another."""
+        for branch in self._branches:
+            if branch.group == g:
+                self._join(branch, points[:-1], points[1:])
+
+    def _join(self, branch: Branch, points: np.ndarray, others: np.ndarray) -> None:
+        for x, y in zip(points.tolist(), others.tolist(), strict=True):
+            if x != y and x in branch.orbits:
+                branch.orbits.merge(x, y)
