@@ -12,6 +12,7 @@ from autoperm.layout import Group
 from autoperm.matching import Match, match
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
+from autoperm.uses import canonicalize, distance, is_permutation_of, random_batch, transfer
 from autoperm.verify import Verification, verify
 
 __all__ = [
@@ -27,8 +28,13 @@ __all__ = [
     "Verification",
     "__version__",
     "align",
+    "canonicalize",
+    "distance",
     "infer",
     "interpolate",
+    "is_permutation_of",
     "match",
+    "random_batch",
+    "transfer",
     "verify",
 ]

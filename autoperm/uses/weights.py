@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -46,13 +47,25 @@ def weights_of_several(
     Raises:
         StateError: as for :func:`weights`, or two models differ in names, shapes, dtypes or devices.
     """
-    states = [state_of(model, what) for what, model in models.items()]
-    for other in states[1:]:
-        check_pair(states[0], other)
-    found = [weights(model, spec, what) for what, model in models.items()]
-    for mine in found[1:]:
-        check_same_kind(found[0], mine)
-    return found
+    states = {what: state_of(model, what) for what, model in models.items()}
+    first = next(iter(models))
+    for what in list(models)[1:]:
+        with _between(first, what):
+            check_pair(states[first], states[what])
+    found = {what: weights(model, spec, what) for what, model in models.items()}
+    for what in list(models)[1:]:
+        with _between(first, what):
+            check_same_kind(found[first], found[what])
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def _between(first: str, second: str) -> Iterator[None]:
+    """Say in an error which two models differ."""
+    try:
+        yield
+    except StateError as error:
+        raise StateError(f"{first} and {second}: {error}") from None
 
 
 def as_integers(tensor: torch.Tensor, *, signed_zeros: bool) -> torch.Tensor:
