@@ -159,22 +159,18 @@ def main(
 ) -> None:
     """Train, align, measure; write merging.md."""
     target = report.folder(out, quick=quick)
-    settings = {name: setting(name, data, quick=quick) for name in split(nets)}
+    settings = {name: setting(name, data, quick=quick) for name in report.names(nets)}
     found: list[Pair] = []
     drawn: list[str] = []
     for name, how in settings.items():
         for width in how.widths:
             architecture = net(name, width, how.data.size)
-            found += pairs(architecture, how, range(2 if quick else seeds), chosen(split(methods)))
+            found += pairs(architecture, how, range(2 if quick else seeds), chosen(report.names(methods)))
             report.show(str(architecture), rows([pair for pair in found if pair.net == architecture]))
         drawn.append(draw(next(pair for pair in found if pair.net == architecture), target))
         networks = "## Networks\n\n" + report.markdown(trained(found, settings))
         report.write(target / "merging.md", "Merging", NOTES, rows(found), plots=drawn, notes=networks)
     typer.echo(f"written: {target / 'merging.md'}")
-
-
-def split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 if __name__ == "__main__":

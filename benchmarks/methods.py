@@ -72,7 +72,8 @@ def options(method: str, data: Split, batch: int = 100) -> dict[str, Any]:
 
 
 def distance(a: nn.Module, b: nn.Module) -> float:
-    return sum(float(((x - y) ** 2).sum()) for x, y in zip(a.parameters(), b.parameters(), strict=True)) ** 0.5
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return sum(float(((x.detach() - y.detach()) ** 2).sum()) for x, y in pairs) ** 0.5
 
 
 def repairing(a: nn.Module, b: nn.Module, data: Split) -> tuple[str, Callable[[nn.Module], None] | None]:

@@ -26,6 +26,11 @@ def folder(out: Path | None, *, quick: bool) -> Path:
     return target
 
 
+def names(text: str) -> list[str]:
+    """The names of an option that takes several, with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def command() -> str:
     """The command that runs this script with these arguments, from the repository's root."""
     script = Path(sys.argv[0]).resolve()
@@ -43,8 +48,8 @@ def show(title: str, rows: Sequence[Row]) -> None:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Rows as a table in Markdown."""
-    names = columns(rows)
-    lines = [names, ["---"] * len(names), *([str(row.get(name, "")) for name in names] for row in rows)]
+    header = columns(rows)
+    lines = [header, ["---"] * len(header), *([str(row.get(name, "")) for name in header] for row in rows)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
