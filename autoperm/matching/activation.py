@@ -7,7 +7,7 @@ with their dimensions at once, and the best permutation is an assignment: no ord
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -152,14 +152,18 @@ def _finite(taps: Taps, node: str, values: list[torch.Tensor]) -> list[torch.Ten
     return [torch.where(mask, 0, value) for mask, value in zip(infinite, values, strict=True)]
 
 
-def _scores(problem: Problem, moments: Mapping[Key, Moments], statistic: str) -> dict[int, np.ndarray]:
-    """The sum over a group's sources, for each group in the shape that :func:`autoperm.matching.nested.solve` takes."""
+def _scores(problem: Problem, moments: dict[Key, Moments], statistic: str) -> dict[int, np.ndarray]:
+    """The sum over a group's sources, for each group in the shape that :func:`autoperm.matching.nested.solve` takes.
+
+    The moments are used up: of wide layers, they and the scores would be twice as much to hold.
+    """
     total: dict[int, np.ndarray] = {}
-    for (g, _, _), found in moments.items():
+    for key in list(moments):
+        found, g = moments.pop(key), key[0]
         score = (found.correlation() if statistic == "correlation" else found.inner()).cpu().numpy()
         n = problem.spec.groups[g].size
         score = score.reshape(len(score), -1, n, score.shape[-1] // n, n)
-        total[g] = total[g] + score if g in total else score
+        total[g] = np.add(total[g], score, out=total[g]) if g in total else score
     return total
 
 

@@ -30,7 +30,7 @@ def solve(action: Action, scores: Mapping[int, np.ndarray]) -> dict[int, np.ndar
     Returns:
         For each group, and for each that others depend on, an array shaped as in a permutation.
     """
-    total = {g: np.array(score, dtype=np.float64) for g, score in scores.items()}
+    total = dict(scores)
     for g in list(total):
         for h in above(action, g):
             total.setdefault(h, np.zeros(_shape(action, h)))
@@ -82,7 +82,7 @@ def _hand_up(action: Action, g: int, values: np.ndarray, total: dict[int, np.nda
     kept = [p for p in ordered_parents(action, parent) if p not in action.group_of]
     values = values.reshape(*(action.leaves[p].size for p in pinned), *values.shape[1:])
     values = values.sum(axis=tuple(k for k, p in enumerate(pinned) if p not in kept))
-    total[parent] += values.reshape(_shape(action, parent))
+    total[parent] = total[parent] + values.reshape(_shape(action, parent))
 
 
 def _given_parents(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -42,24 +44,31 @@ class Moments:
         fresh, total = a.shape[-1], self.count + a.shape[-1]
         if not fresh:
             return
+        if not self.count:
+            self.mean_a, self.mean_b = (torch.zeros_like(t[..., 0]) for t in (a, b))
+            self.square_a, self.square_b = torch.zeros_like(self.mean_a), torch.zeros_like(self.mean_b)
+            self.cross = a.new_zeros(*a.shape[:2], b.shape[1])
         mean_a, mean_b = a.mean(-1), b.mean(-1)
-        a, b = a - mean_a[..., None], b - mean_b[..., None]
         far_a, far_b = mean_a - self.mean_a, mean_b - self.mean_b
-        weight = self.count * fresh / total
-        self.square_a = self.square_a + a.square().sum(-1) + weight * far_a.square()
-        self.square_b = self.square_b + b.square().sum(-1) + weight * far_b.square()
-        self.cross = self.cross + torch.bmm(a, b.mT) + weight * far_a[:, :, None] * far_b[:, None, :]
-        self.mean_a, self.mean_b = self.mean_a + far_a * (fresh / total), self.mean_b + far_b * (fresh / total)
+        weight = math.sqrt(self.count * fresh / total)
+        # How far the means are apart counts as one more sample.
+        a = torch.cat([a - mean_a[..., None], weight * far_a[..., None]], dim=-1)
+        b = torch.cat([b - mean_b[..., None], weight * far_b[..., None]], dim=-1)
+        self.square_a += a.square().sum(-1)
+        self.square_b += b.square().sum(-1)
+        self.cross.baddbmm_(a, b.mT)  # in place: for wide layers this is the largest tensor of all
+        self.mean_a += far_a * (fresh / total)
+        self.mean_b += far_b * (fresh / total)
         self.count = total
 
     def correlation(self) -> torch.Tensor:
         """Pearson's correlation of every row of a with every row of b, shape (p, n, n); 0 where one is constant."""
         scale_a, scale_b = (self._inverse_root(m, s) for m, s in ((self.mean_a, self.square_a), (self.mean_b, self.square_b)))
-        return self.cross * scale_a[:, :, None] * scale_b[:, None, :]
+        return (self.cross * scale_a[:, :, None]).mul_(scale_b[:, None, :])
 
     def inner(self) -> torch.Tensor:
         """The mean over samples of the product of every row of a with every row of b, shape (p, n, n)."""
-        return self.cross / self.count + self.mean_a[:, :, None] * self.mean_b[:, None, :]
+        return (self.cross / self.count).baddbmm_(self.mean_a[:, :, None], self.mean_b[:, None, :])
 
     def _inverse_root(self, mean: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
         size = mean.square() + square / self.count
