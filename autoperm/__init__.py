@@ -10,6 +10,7 @@ from autoperm.infer import UnsupportedOpWarning, ValueDependentWarning, infer
 from autoperm.interpolate import Interpolation, interpolate
 from autoperm.layout import Group
 from autoperm.matching import Match, match
+from autoperm.merging import Merge, merge
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
 from autoperm.uses import canonicalize, distance, is_permutation_of, random_batch, transfer
@@ -21,6 +22,7 @@ __all__ = [
     "Inputs",
     "Interpolation",
     "Match",
+    "Merge",
     "Permutation",
     "PermutationSpec",
     "UnsupportedOpWarning",
@@ -34,6 +36,7 @@ __all__ = [
     "interpolate",
     "is_permutation_of",
     "match",
+    "merge",
     "random_batch",
     "transfer",
     "verify",

@@ -120,11 +120,15 @@ def _of_whole(spec: PermutationSpec, part: Permutation) -> Permutation:
 
 
 def check_options(method: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that a method does not have, and say which it has; those it cannot do without must be there."""
+    """Refuse options that a method does not have, and say which it has; those it cannot do without must be there.
+
+    A method with ``**options`` of its own checks them itself.
+    """
     takes = inspect.signature(function).parameters.values()
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in takes)
     known = [p.name for p in takes if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
     needed = [p.name for p in takes if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name != "seed"]
-    if unknown := [name for name in options if name not in known]:
+    if unknown := [name for name in options if name not in known and not passes_on]:
         raise AutopermError(f"method {method!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     if missing := [name for name in needed if name not in options]:
         raise AutopermError(f"method {method!r} needs {', '.join(f'{name}=' for name in missing)}")

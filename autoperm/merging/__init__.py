@@ -1,0 +1,9 @@
+"""Merging several models into one: a registry of mergers, one file each."""
+
+from __future__ import annotations
+
+from autoperm.merging.registry import Merge, merge, merger, mergers
+
+from autoperm.merging import average, many  # noqa: F401  isort: skip  (registers the mergers)
+
+__all__ = ["Merge", "merge", "merger", "mergers"]
