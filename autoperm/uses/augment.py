@@ -31,7 +31,8 @@ def random_batch(
     Returns:
         For each name of the state dict a new tensor of shape (count, *shape), on the model's device and in its dtype:
         ready for ``torch.func.functional_call`` under ``torch.func.vmap``. Of the names of a tied tensor only the first
-        is there, since ``functional_call`` ties the others to it. Tensors that the forward never reads are repeated.
+        is there, since ``functional_call`` ties the others to it (where one layer is registered under two names,
+        pass it ``tie_weights=False``). Tensors on which no output depends are repeated.
 
     Raises:
         AutopermError: count is not a whole number of at least 1.

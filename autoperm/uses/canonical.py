@@ -32,7 +32,7 @@ def canonicalize(model: Model, spec: PermutationSpec) -> tuple[Model, Permutatio
 
     Returns:
         The model in canonical order, of the kind given, and the permutation that was applied. Where units are tied,
-        other permutations give the same weights. Tensors that the forward never reads stay as they are.
+        other permutations give the same weights. Tensors on which no output depends stay as they are.
 
     Raises:
         StateError: names or shapes are not the spec's, or parameters are not finite or on the meta device.

@@ -30,7 +30,7 @@ def is_permutation_of(
 
     At tolerance 0 the answer is exact and complete, tied units included: both models are brought into canonical order
     (see :func:`autoperm.canonicalize`), and every permutation that is returned has been applied and compared. 0.0 and
-    -0.0 are equal here. Tensors that the forward never reads do not count; buffers that it reads do.
+    -0.0 are equal here. Buffers on which no output depends, such as counts of batches, are not compared.
 
     With a tolerance, weight matching proposes a permutation, which is then checked. What is returned is right, but
     None only means that none was found: a tolerance is meant for rounding (a checkpoint that went through half
@@ -82,7 +82,8 @@ def _labels(weights: Weights) -> dict[str, torch.Tensor]:
 
 def _agree(found: Permutation, a: Weights, b: Weights, tolerance: float) -> bool:
     spec = found.spec
-    return all(_close(a[name], gather(spec.action, spec.layouts[name], found.arrays, b[name]), tolerance) for name in a)
+    counted = [name for name in a if name in spec.parameters or spec.layouts[name].cells]
+    return all(_close(a[name], gather(spec.action, spec.layouts[name], found.arrays, b[name]), tolerance) for name in counted)
 
 
 def _close(x: torch.Tensor, y: torch.Tensor, tolerance: float) -> bool:

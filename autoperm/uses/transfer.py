@@ -39,7 +39,7 @@ def transfer(
     is base a in another order, the result is ``tuned_a`` in that order, up to rounding.
 
     Floating-point parameters and the buffers that the forward reads (running statistics) are carried over; integers,
-    and whatever the forward never reads, stay base b's. A buffer without negative entries in all three models, as
+    and tensors on which no output depends, stay base b's. A buffer without negative entries in all three models, as
     variances are, stays without: where a sum would be negative base b's entry is kept, with a warning in the log. Sums are
     in float64.
 
@@ -80,13 +80,13 @@ def _carried(
     name: str, found: Permutation, base: torch.Tensor, tuned: torch.Tensor, target: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """One tensor of the result."""
-    if not (target.is_floating_point() or target.is_complex()):
+    spec = found.spec
+    if not (target.is_floating_point() or target.is_complex()) or not spec.layouts[name].cells:
         return target
     wide = torch.promote_types(target.dtype, torch.float64)
     change = torch.where(tuned == base, 0.0, tuned.to(wide) - base.to(wide))  # equal infinities differ by nothing
     if not bool(torch.isfinite(change).all()):
         raise StateError(f"{name} is not finite where tuned_a differs from base_a; there is no difference to carry over")
-    spec = found.spec
     total = target.to(wide) + scale * gather(spec.action, spec.layouts[name], found.arrays, change)
     if name not in spec.parameters and not target.is_complex():
         total = _without_new_signs(name, total, base, tuned, target)
