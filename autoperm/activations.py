@@ -113,7 +113,7 @@ class Traces:
             CaptureError: the batch does not fit the model.
             SpecError: traced on the batch, the model has another spec.
         """
-        key = signature(batch)
+        key = traced(lambda: signature(batch), batch)
         found = self._kept.pop(key, None) or traced(lambda: Taps(self.network, self.spec, batch), batch)
         self._kept[key] = found
         while len(self._kept) > KEPT_TRACES:

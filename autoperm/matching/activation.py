@@ -6,14 +6,14 @@ with their dimensions at once, and the best permutation is an assignment: no ord
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
-from autoperm.activations import Taps, Traces
+from autoperm.activations import Activation, Taps, Traces
 from autoperm.batches import Pick, batches, count_of
 from autoperm.errors import AutopermError, StateError
 from autoperm.matching.nested import solve
@@ -24,8 +24,6 @@ from autoperm.matching.steps import single_step, wreath_step
 from autoperm.matching.streams import Moments
 from autoperm.matching.weight import blocks
 from autoperm.running import Progress, running
-
-logger = logging.getLogger(__name__)
 
 #: The most rounds over groups that no activation shows.
 _ROUNDS = 20
@@ -63,7 +61,7 @@ def activation_matching(
         The match; its history is the weights' objective before and after.
 
     Raises:
-        AutopermError: no data, fewer than 2 samples of an activation, or two state dicts and no template.
+        AutopermError: no data, fewer than 2 samples of an activation for a correlation, or two state dicts and no template.
         CaptureError: a batch does not fit the model.
         StateError: an activation is not finite; the node is named.
         SpecError: on the data's shapes, the model has another spec.
@@ -79,7 +77,8 @@ def activation_matching(
     """
     if statistic not in ("correlation", "inner"):
         raise AutopermError(f'statistic must be "correlation" or "inner", not {statistic!r}')
-    moments, interrupted = _accumulate(problem, batches(data, inputs, max_batches), count_of(data, max_batches), progress)
+    given, total = batches(data, inputs, max_batches), count_of(data, max_batches)
+    moments, interrupted = _accumulate(problem, given, total, 2 if statistic == "correlation" else 1, progress)
     history = [problem.objective]
     solved = solve(problem.action, _scores(problem, moments, statistic))
     problem.apply(solved, always=True)
@@ -88,51 +87,68 @@ def activation_matching(
     return Match(problem.permutation, problem.objective, problem.distance, tuple(history), interrupted)
 
 
-def _accumulate(problem: Problem, data: Iterator[Any], total: int | None, progress: Progress) -> tuple[dict[Key, Moments], bool]:
+def _accumulate(
+    problem: Problem, data: Iterator[Any], total: int | None, least: int, progress: Progress
+) -> tuple[dict[Key, Moments], bool]:
     """The moments of every source, and whether Ctrl-C ended the pass."""
     if problem.network is None:
         raise AutopermError(
             "activation matching runs the models, but both are state dicts: pass template=, a module of their architecture"
         )
-    traces = Traces(problem.network, problem.spec)
-    moments: dict[Key, Moments] = {}
+    traces, streams = Traces(problem.network, problem.spec), _Streams(problem)
     with running("activation matching", total=total, progress=progress) as run:
         for batch in data:
-            _add_batch(problem, traces.of(batch), batch, moments)
+            streams.add(traces.of(batch), batch)
             run.advance()
             if run.stopped:
                 break
-    for key, found in moments.items():
-        if found.count < 2:
+    for (_, node, _), found in streams.moments.items():
+        if found.count < least:
             raise AutopermError(
-                f"activation matching needs 2 samples or more, but the data gave {found.count} of node {key[1]}; pass more data"
+                f"a correlation needs {least} samples or more, but the data gave {found.count} at node {node}; pass more data"
             )
-    return moments, run.stopped
+    return streams.moments, run.stopped
 
 
-def _add_batch(problem: Problem, taps: Taps, batch: Any, moments: dict[Key, Moments]) -> None:
-    chosen = sources(taps)
-    if moments and {s.key for s in chosen} != set(moments):
-        raise AutopermError(
-            "on batches of other shapes the model computes other things, whose statistics cannot be put together; pass "
-            "batches of one shape (a data loader's drop_last=True leaves out a smaller last one)"
-        )
-    of_node: dict[str, list[Source]] = {}
-    for source in chosen:
-        moments.setdefault(source.key, Moments())
-        of_node.setdefault(source.activation.node, []).append(source)
+class _Streams:
+    """The moments of every source of two models, batch by batch."""
 
-    def see(node: str, values: list[torch.Tensor]) -> None:
-        precision = torch.finfo(values[0].dtype).eps
-        values = _finite(taps, node, values)
-        for source in of_node[node]:
-            a, b = (rows(taps.action, source, value) for value in values)
-            moments[source.key].add(a, b, precision=precision)
+    def __init__(self, problem: Problem):
+        now = problem.permutation
+        a, b = problem.states
+        self._states = (a, b if now.is_identity else now.apply(b))
+        self._sources: WeakKeyDictionary[Taps, list[Source]] = WeakKeyDictionary()
+        self.moments: dict[Key, Moments] = {}
 
-    taps.run(problem.states, batch, of_node, see)
+    def add(self, taps: Taps, batch: Any) -> None:
+        """Run both models on a batch, and take in its samples."""
+        of_node: dict[str, list[Source]] = {s.activation.node: [] for s in self._chosen(taps)}
+        for source in self._chosen(taps):
+            of_node[source.activation.node].append(source)
+
+        def see(node: str, values: list[torch.Tensor]) -> None:
+            precision = torch.finfo(values[0].dtype).eps
+            values = _finite(taps.activations[node], values)
+            for source in of_node[node]:
+                a, b = (rows(taps.action, source, value) for value in values)
+                self.moments[source.key].add(a, b, precision=precision)
+
+        taps.run(self._states, batch, of_node, see)
+
+    def _chosen(self, taps: Taps) -> list[Source]:
+        if taps not in self._sources:
+            self._sources[taps] = chosen = sources(taps)
+            fresh = {s.key: Moments() for s in chosen}
+            self.moments = self.moments or fresh
+            if fresh.keys() != self.moments.keys():
+                raise AutopermError(
+                    "on batches of another shape the model computes other things, whose statistics cannot be put together; "
+                    "pass batches of one shape (a data loader's drop_last=True leaves out a smaller last one)"
+                )
+        return self._sources[taps]
 
 
-def _finite(taps: Taps, node: str, values: list[torch.Tensor]) -> list[torch.Tensor]:
+def _finite(found: Activation, values: list[torch.Tensor]) -> list[torch.Tensor]:
     """Zero for infinities that both models have at the same places, which are a mask's.
 
     Raises:
@@ -142,11 +158,10 @@ def _finite(taps: Taps, node: str, values: list[torch.Tensor]) -> list[torch.Ten
     for what, value, mask in zip(("model_a", "model_b"), values, infinite, strict=True):
         kind = "NaN" if bool(value.isnan().any()) else "infinity"
         if kind == "NaN" or not torch.equal(mask, infinite[0] & infinite[1]):
-            found = taps.activations[node]
             place = found.place or "the forward of the model itself"
             bad = int((~value.isfinite()).sum())
             raise StateError(
-                f"{what}: activations hold {kind} at node {node} ({found.op}) in {place} "
+                f"{what}: activations hold {kind} at node {found.node} ({found.op}) in {place} "
                 f"({bad} of {value.numel()} entries are not finite); check the data and the weights"
             )
     return [torch.where(mask, 0, value) for mask, value in zip(infinite, values, strict=True)]
