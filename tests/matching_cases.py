@@ -96,6 +96,17 @@ def batches(name: str, count: int = 4) -> list[torch.Tensor]:
     return [torch.randn(8, *CASES[name][1][1:], generator=generator) for _ in range(count)]
 
 
+def taught(name: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches with the first model's outputs, where it has no loss."""
+    model = pair(name)[0].eval()
+    with torch.no_grad():
+        return [(x, model(x)) for x in batches(name)]
+
+
+def gap(output: torch.Tensor, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return (output - batch[1]).square().mean()
+
+
 def options(method: str, name: str) -> dict[str, Any]:
     """The options that a matcher cannot do without, for a case."""
     return OPTIONS[method](name) if method in OPTIONS else {}
@@ -104,6 +115,7 @@ def options(method: str, name: str) -> dict[str, Any]:
 #: Options by matcher, as functions of the case's name.
 OPTIONS: dict[str, Any] = {
     "activation": lambda name: {"data": batches(name)},
+    "ste": lambda name: {"data": taught(name), "loss": gap, "inputs": lambda batch: batch[0], "steps": 5},
 }
 
 #: Matchers that look at weights alone and never end below the objective of the identity.
