@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, fx, nn
 
@@ -25,6 +25,8 @@ from autoperm.spec import PermutationSpec
 from autoperm.specfile import content
 
 logger = logging.getLogger(__name__)
+
+Traced = TypeVar("Traced")
 
 #: Traces to keep; data of more shapes than this is traced again and again.
 KEPT_TRACES = 16
@@ -99,22 +101,32 @@ class Taps:
         run_nodes(self.captured, states, batch, wanted, see)
 
 
-class Traces:
-    """Taps by the shapes of a batch: the last batch of some data is often smaller."""
+class Traces(Generic[Traced]):
+    """What was traced on a batch, by the batch's shapes: the last batch of some data is often smaller.
 
-    def __init__(self, network: nn.Module, spec: PermutationSpec):
-        self.network, self.spec = network, spec
-        self._kept: dict[Any, Taps] = {}
+    Arguments:
+        trace: called with a batch of shapes that there is no trace for yet.
+    """
 
-    def of(self, batch: Any) -> Taps:
-        """The taps for batches of these shapes, traced where there are none yet.
+    def __init__(self, trace: Callable[[Any], Traced]):
+        self._trace = trace
+        self._kept: dict[Any, Traced] = {}
+
+    def of(self, batch: Any) -> Traced:
+        """The trace for batches of these shapes.
 
         Raises:
-            CaptureError: the batch does not fit the model.
-            SpecError: traced on the batch, the model has another spec.
+            CaptureError: the batch does not fit the model; what it was and what to pass is said.
         """
-        key = traced(lambda: signature(batch), batch)
-        found = self._kept.pop(key, None) or traced(lambda: Taps(self.network, self.spec, batch), batch)
+        try:
+            key = signature(batch)
+            found = self._kept.pop(key) if key in self._kept else self._trace(batch)
+        except CaptureError as error:
+            raise CaptureError(
+                f"the data does not fit the model: a batch is {describe(batch)}. A batch is what the model's forward takes: "
+                "a tensor, a tuple of positional arguments or a dict of keyword arguments; where batches hold labels too, "
+                f"pass inputs=lambda batch: batch[0].\n{error}"
+            ) from error
         self._kept[key] = found
         while len(self._kept) > KEPT_TRACES:
             del self._kept[next(iter(self._kept))]
@@ -129,22 +141,6 @@ def signature(batch: Any) -> tuple[Any, ...]:
         (name, tuple(leaf.shape), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else (name, repr(leaf))
         for name, leaf in parts
     )
-
-
-def traced(trace: Callable[[], Any], batch: Any) -> Any:
-    """The result of ``trace``; where the model refuses the batch, an error that says what the batch was.
-
-    Raises:
-        CaptureError: the batch does not fit the model.
-    """
-    try:
-        return trace()
-    except CaptureError as error:
-        raise CaptureError(
-            f"the data does not fit the model: a batch is {describe(batch)}. A batch is what the model's forward takes: a "
-            "tensor, a tuple of positional arguments or a dict of keyword arguments; where batches hold labels too, pass "
-            f"inputs=lambda batch: batch[0].\n{error}"
-        ) from error
 
 
 def describe(batch: Any) -> str:

@@ -110,7 +110,7 @@ def _value(run: fx.Interpreter, node: fx.Node) -> Any:
                 value = run.run_node(node)
         else:
             value = run.run_node(node)
-    except RuntimeError as error:
+    except (RuntimeError, IndexError, ValueError) as error:
         raise StateError(f"the model cannot be run on the data: at {where(node)}: {error}") from error
     run.env[node] = value
     return value

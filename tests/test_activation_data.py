@@ -187,6 +187,14 @@ def test_activations_that_are_not_finite_are_named() -> None:
         match(a, b, spec, [x * 100])
 
 
+def test_values_that_do_not_fit_name_the_node() -> None:
+    a = nn.Sequential(nn.Embedding(5, 8), nn.ReLU(), nn.Linear(8, 2))
+    spec = autoperm.infer(a, torch.zeros(2, 3, dtype=torch.long))
+    message = r"the model cannot be run on the data: at node embedding \(embedding\) in 0: index out of range"
+    with pytest.raises(StateError, match=message):
+        match(a, a, spec, [torch.full((2, 3), 7)])
+
+
 class Forked(nn.Module):
     """A net that treats large batches in another way."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -95,7 +94,8 @@ def _accumulate(
         raise AutopermError(
             "activation matching runs the models, but both are state dicts: pass template=, a module of their architecture"
         )
-    traces, streams = Traces(problem.network, problem.spec), _Streams(problem)
+    network, streams = problem.network, _Streams(problem)
+    traces = Traces(lambda batch: _Chosen(Taps(network, problem.spec, batch)))
     with running("activation matching", total=total, progress=progress) as run:
         for batch in data:
             streams.add(traces.of(batch), batch)
@@ -110,6 +110,16 @@ def _accumulate(
     return streams.moments, run.stopped
 
 
+class _Chosen:
+    """The activations to look at in one trace, by node."""
+
+    def __init__(self, taps: Taps):
+        self.taps = taps
+        self.of_node: dict[str, list[Source]] = {}
+        for source in sources(taps):
+            self.of_node.setdefault(source.activation.node, []).append(source)
+
+
 class _Streams:
     """The moments of every source of two models, batch by batch."""
 
@@ -117,35 +127,27 @@ class _Streams:
         now = problem.permutation
         a, b = problem.states
         self._states = (a, b if now.is_identity else now.apply(b))
-        self._sources: WeakKeyDictionary[Taps, list[Source]] = WeakKeyDictionary()
         self.moments: dict[Key, Moments] = {}
 
-    def add(self, taps: Taps, batch: Any) -> None:
+    def add(self, chosen: _Chosen, batch: Any) -> None:
         """Run both models on a batch, and take in its samples."""
-        of_node: dict[str, list[Source]] = {s.activation.node: [] for s in self._chosen(taps)}
-        for source in self._chosen(taps):
-            of_node[source.activation.node].append(source)
+        fresh = {source.key: Moments() for group in chosen.of_node.values() for source in group}
+        self.moments = self.moments or fresh
+        if fresh.keys() != self.moments.keys():
+            raise AutopermError(
+                "on batches of another shape the model computes other things, whose statistics cannot be put together; "
+                "pass batches of one shape (a data loader's drop_last=True leaves out a smaller last one)"
+            )
+        taps = chosen.taps
 
         def see(node: str, values: list[torch.Tensor]) -> None:
             precision = torch.finfo(values[0].dtype).eps
             values = _finite(taps.activations[node], values)
-            for source in of_node[node]:
+            for source in chosen.of_node[node]:
                 a, b = (rows(taps.action, source, value) for value in values)
                 self.moments[source.key].add(a, b, precision=precision)
 
-        taps.run(self._states, batch, of_node, see)
-
-    def _chosen(self, taps: Taps) -> list[Source]:
-        if taps not in self._sources:
-            self._sources[taps] = chosen = sources(taps)
-            fresh = {s.key: Moments() for s in chosen}
-            self.moments = self.moments or fresh
-            if fresh.keys() != self.moments.keys():
-                raise AutopermError(
-                    "on batches of another shape the model computes other things, whose statistics cannot be put together; "
-                    "pass batches of one shape (a data loader's drop_last=True leaves out a smaller last one)"
-                )
-        return self._sources[taps]
+        taps.run(self._states, batch, chosen.of_node, see)
 
 
 def _finite(found: Activation, values: list[torch.Tensor]) -> list[torch.Tensor]:
