@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 COLORS = ("#EE6677", "#4477AA", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777")
 _TEXT = 8
 _ARROW = {"arrowstyle": "<->", "color": "#444444", "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
+_TRAIN = "_train"  # legends leave out what starts with _
 _SMALL = {"frameon": False, "fontsize": _TEXT - 1, "title_fontsize": _TEXT - 1, "alignment": "left"}
 _UNDATED = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
@@ -92,8 +93,10 @@ def plot_lines(
         color = COLORS[k % len(COLORS)]
         label = f"{name} ({curve.barrier_of(found['-']):.3f})" if barriers and legend else name
         for style, full in found.items():
-            shown = label if style == "-" else None
-            ax.plot(curve.lambdas, curve.curves[full], style, color=color, label=shown, lw=1.8 if shown else 1.2)
+            test = style == "-"
+            ax.plot(
+                curve.lambdas, curve.curves[full], style, color=color, label=label if test else _TRAIN, lw=1.8 if test else 1.2
+            )
     if barriers:
         _mark(ax, *_first(curves, metric))
     _finish(ax, r"$\lambda$ from model a to model b", metric)
@@ -105,7 +108,7 @@ def plot_lines(
 
 
 def share_legend(figure: Any, columns: int = 4) -> None:
-    """One legend below all axes of a figure, for what :func:`plot_lines` drew with ``legend=False``."""
+    """One legend below all axes of a figure, for what :func:`plot_lines` or :func:`plot_barriers` drew without one."""
     named = {artist.get_label(): artist for ax in figure.axes for artist in _handles(ax)}
     figure.legend(handles=list(named.values()), **_SMALL, loc="outside lower center", ncols=columns)
 
@@ -132,7 +135,7 @@ def plot_reliability(found: Calibration, ax: Any = None, *, title: str | None = 
     _finish(ax, "confidence", "accuracy")
     ax.set(xlim=(0, 1), ylim=(-0.24, 1.02), yticks=np.linspace(0, 1, 6))
     ax.set_title(f"{title + ': ' if title else ''}ECE {100 * found.ece:.1f} %", fontsize=_TEXT + 1)
-    ax.legend(framealpha=0.85, edgecolor="none", fontsize=_TEXT - 1, loc="upper left")
+    ax.legend(**_SMALL, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)  # any bar may be full
     return ax
 
 
@@ -241,7 +244,7 @@ def _handles(ax: Any) -> list[Any]:
     from matplotlib.lines import Line2D
 
     named = [artist for artist in ax.lines if not artist.get_label().startswith("_")]
-    if any(artist.get_linestyle() == "--" for artist in ax.lines):
+    if any(artist.get_label() == _TRAIN for artist in ax.lines):
         styles = (("-", "test"), ("--", "train"))
         named += [Line2D([], [], ls=style, color="#444444", label=split, lw=1.2) for style, split in styles]
     return named

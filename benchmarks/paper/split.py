@@ -101,12 +101,9 @@ def rows(found: list[Outcome], test: Split) -> list[report.Row]:
 def draw(found: Outcome, test: Split, path: Path) -> None:
     """The lines with the ensemble across, and the reliability of the merge and of the ensemble."""
     figure, panels = plots.subplots(1, 3, panel=(3.2, 3.0))
-    plots.plot_lines(found.lines, "loss", panels[0, 0], barriers=False)
     together = float(nn.functional.cross_entropy(outputs(found.models["ensemble of probabilities"], test), test.labels))
-    panels[0, 0].axhline(together, color="black", lw=1, ls="-.")
-    panels[0, 0].annotate(
-        "ensemble, test", (0.98, together), (0, -3), textcoords="offset points", ha="right", va="top", fontsize=7
-    )
+    panels[0, 0].axhline(together, color="black", lw=1, ls="-.", label="ensemble, test")
+    plots.plot_lines(found.lines, "loss", panels[0, 0], barriers=False)
     panels[0, 0].set_ylim(top=1.1 * max(float(np.max(line.curves[LOSS])) for line in found.lines.values()), bottom=0)
     merged = [name for name in found.models if name.startswith("merged")][-1]
     for ax, name in zip(panels[0, 1:], (merged, "ensemble of probabilities"), strict=True):
