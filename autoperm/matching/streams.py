@@ -1,4 +1,4 @@
-"""Means, variances and cross products of two streams of samples, in one pass and in double precision."""
+"""Means, variances and cross products of streams of samples, in one pass and in double precision."""
 
 from __future__ import annotations
 
@@ -74,3 +74,33 @@ class Moments:
         size = mean.square() + square / self.count
         constant = square / self.count <= self._noise**2 * size
         return torch.where(constant, 0.0, square.clamp_min(torch.finfo(torch.float64).tiny).rsqrt())
+
+
+class Spread:
+    """The mean and standard deviation of samples, updated batch by batch in the same way.
+
+    Attributes:
+        count: the number of samples so far.
+        mean: of every row, shape (n,) for samples of shape (n, samples).
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self._square = torch.zeros(())
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Take in samples, shape (n, samples)."""
+        rows = rows.double()
+        fresh, total = rows.shape[-1], self.count + rows.shape[-1]
+        if not fresh:
+            return
+        mean = rows.mean(-1)
+        far = mean - self.mean
+        self._square = self._square + (rows - mean[:, None]).square().sum(-1) + far.square() * (self.count * fresh / total)
+        self.mean = self.mean + far * (fresh / total)
+        self.count = total
+
+    @property
+    def deviation(self) -> torch.Tensor:
+        """The standard deviation of every row over all samples, shape (n,)."""
+        return (self._square / self.count).sqrt()
