@@ -54,10 +54,10 @@ def test_part_of_the_groups_is_matched_and_the_rest_stays(method: str, name: str
     assert not planted.is_identity and found.distance == 0.0 and found.permutation == planted.inverse()
     other = autoperm.match(a, b, spec, method=method, groups=CHOICES[choice], **needs)
     moved = {group for group, share in other.permutation.moved().items() if share}
-    assert moved and moved <= chosen and other.permutation.spec is spec
+    assert moved <= chosen and other.permutation.spec is spec
     assert other.objective == pytest.approx(inner(spec, a, other.permutation.apply(b)), rel=1e-9)
     if method in ASCENTS:
-        assert inner(spec, a, b) < other.objective
+        assert moved and inner(spec, a, b) < other.objective
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -43,7 +43,7 @@ def straight_through(
     loss: Loss | None = None,
     inputs: Pick | None = None,
     steps: int = 100,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     evaluated: int = 4,
     progress: Progress = True,
 ) -> Match:
