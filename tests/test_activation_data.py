@@ -172,6 +172,8 @@ def test_the_spec_of_another_model() -> None:
     named = autoperm.infer(a, autoperm.Inputs(input=torch.zeros(1, 3)))
     assert named.fingerprint != spec.fingerprint  # the input that pins a dimension has another name, which is no matter
     assert match(a, b, named, batches("mlp")).history == match(a, b, spec, batches("mlp")).history
+    some = [match(a, b, s, batches("mlp"), groups=["2.weight[0]"]).history for s in (named, spec)]
+    assert some[0] == some[1]
 
 
 def test_activations_that_are_not_finite_are_named() -> None:
