@@ -117,3 +117,27 @@ GRAPHS: dict[str, Callable[[], nx.Graph]] = {
     "two cubic": lambda: nx.disjoint_union(nx.desargues_graph(), nx.dodecahedral_graph()),
     "star": lambda: nx.star_graph(12),
 }
+
+
+class Heads(nn.Module):
+    """Heads, each with a layer of its own that is used twice: a graph a head."""
+
+    def __init__(self, heads: int, n: int):
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(heads, n, 2))
+        self.shared = nn.Parameter(torch.randn(heads, n, n))
+        self.last = nn.Parameter(torch.randn(heads, n, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.einsum("hni,bi->bhn", self.first, x).tanh()
+        for _ in range(2):
+            x = torch.einsum("hmn,bhn->bhm", self.shared, x).tanh()
+        return torch.einsum("hno,bhn->bo", self.last, x)
+
+
+def graph_heads(graphs: list[nx.Graph]) -> tuple[State, PermutationSpec]:
+    """A model whose heads are these graphs of one size; everything else is zero."""
+    model = Heads(len(graphs), len(graphs[0]))
+    state = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
+    state["shared"] = torch.stack([torch.tensor(nx.to_numpy_array(g), dtype=torch.float32) for g in graphs])
+    return state, autoperm.infer(model, torch.zeros(1, 2))
