@@ -1,4 +1,4 @@
-"""Training with checkpoints: a model is trained once, and resumed after the last whole epoch.
+"""How networks are trained and judged, with checkpoints: a model is trained once, and resumed after the last whole epoch.
 
 Checkpoints lie in ~/.cache/autoperm (or $AUTOPERM_CACHE), in a folder named by a hash of everything that decides the
 weights: the network's source, the images, the seed, the batch size, the rate, torch's version. The number of epochs does
@@ -13,6 +13,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,9 +25,53 @@ from autoperm.demo.data import Split
 from autoperm.files import write_atomically
 from autoperm.running import running
 from benchmarks import nets
+from benchmarks.data import Data, load
 from benchmarks.nets import Net
 
 RATE = 1e-3
+UP = ("train accuracy", "test accuracy")
+METRICS = ("train loss", "test loss", *UP)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one architecture is trained and judged.
+
+    Attributes:
+        data: the images.
+        widths: of the nets.
+        epochs, batch: of training.
+        judged: the most images of each split that losses are computed on.
+        steps: points on a line.
+    """
+
+    data: Data
+    widths: tuple[int, ...]
+    epochs: int
+    batch: int
+    judged: int
+    steps: int
+
+    def __str__(self) -> str:
+        train, test = (len(split.labels) for split in self.data.splits(self.judged).values())
+        return (
+            f"{self.data.name} ({len(self.data.train.labels)} images of {self.data.size} x {self.data.size}), {self.epochs} "
+            f"epochs of Adam 1e-3, batches of {self.batch}; lines of {self.steps} points, judged on {train} training and "
+            f"{test} test images"
+        )
+
+
+def setting(name: str, data: str, *, quick: bool) -> Setting:
+    """Conv nets and the ViT see Fashion-MNIST at 14 x 14, 10,000 images of it, so that two cores can train them."""
+    if quick:
+        widths, epochs = ((64,), 5) if name == "mlp" else ((1,), 2)
+        return Setting(load("digits"), widths, epochs, 64, 450, 7)
+    found = load(data)
+    if found.size == 8:
+        return Setting(found, (32, 128, 512) if name == "mlp" else (1, 2, 4), 20, 64, 1347, 25)
+    if name == "mlp":
+        return Setting(found, (64, 512), 20, 500, 10_000, 25)
+    return Setting(load(data, size=14, subset=10_000), (1, 2, 4), 10, 100, 2000, 25)
 
 
 def train(net: Net, data: Split, *, seed: int, epochs: int, batch: int = 128, progress: bool = True) -> nn.Module:

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 import autoperm
 from autoperm import Interpolation, Permutation, PermutationSpec
 from autoperm.evaluation import plots
-from benchmarks import report
+from benchmarks.paper import report
 
 SLOPE = 0.01
 #: Of logits, so that the loss of right answers is small: the outputs are of the order of 0.01.

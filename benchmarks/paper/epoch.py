@@ -18,11 +18,10 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from autoperm.evaluation import plots
-from benchmarks import report
-from benchmarks.merging import AVERAGED, NOTES, Pair, pairs
-from benchmarks.methods import chosen
+from benchmarks.merging import AVERAGED, NOTES, Pair, chosen, pairs
 from benchmarks.nets import net
-from benchmarks.settings import setting
+from benchmarks.paper import report
+from benchmarks.training import setting
 
 
 def epochs_of(last: int) -> list[int]:

@@ -25,11 +25,10 @@ from autoperm import PermutationSpec
 from autoperm.demo.data import Split
 from autoperm.errors import AutopermError
 from autoperm.evaluation import Calibration, calibration, ensemble, plots
-from benchmarks import report
 from benchmarks.data import first
 from benchmarks.nets import net
-from benchmarks.settings import setting
-from benchmarks.training import evaluate, outputs, train
+from benchmarks.paper import report
+from benchmarks.training import evaluate, outputs, setting, train
 
 ALONE, TOGETHER = "one model (mean)", "ensemble of probabilities"
 

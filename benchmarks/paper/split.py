@@ -27,11 +27,10 @@ from autoperm import Interpolation
 from autoperm.demo.data import Split
 from autoperm.evaluation import calibration, ensemble, plots
 from autoperm.evaluation.points import combine
-from benchmarks import report
-from benchmarks.methods import NAIVE, align, chosen
+from benchmarks.merging import NAIVE, align, chosen
 from benchmarks.nets import Net, net
-from benchmarks.settings import UP, Setting, setting
-from benchmarks.training import evaluate, outputs, train
+from benchmarks.paper import report
+from benchmarks.training import UP, Setting, evaluate, outputs, setting, train
 
 SHARE = 0.2
 LOSS = "test loss"

@@ -18,11 +18,10 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from autoperm.evaluation import plots
-from benchmarks import report
-from benchmarks.merging import AVERAGED, NOTES, Pair, pairs
-from benchmarks.methods import NAIVE, chosen
+from benchmarks.merging import AVERAGED, NAIVE, NOTES, Pair, chosen, pairs
 from benchmarks.nets import net
-from benchmarks.settings import Setting, setting
+from benchmarks.paper import report
+from benchmarks.training import Setting, setting
 
 #: Barriers by split, method and width.
 Series = dict[str, dict[str, dict[float, list[float]]]]
