@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from autoperm.cli import align, demo, explain, inspect, verify  # noqa: F401  (they register their commands)
+from autoperm.cli import align, canonicalize, demo, distance, explain, inspect, verify  # noqa: F401  (they register their commands)
 from autoperm.cli.app import app, console_error
 from autoperm.errors import AutopermError
 
