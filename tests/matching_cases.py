@@ -116,7 +116,8 @@ def options(method: str, name: str) -> dict[str, Any]:
 OPTIONS: dict[str, Any] = {
     "activation": lambda name: {"data": batches(name)},
     "ste": lambda name: {"data": taught(name), "loss": gap, "inputs": lambda batch: batch[0], "steps": 5},
+    "sinkhorn": lambda name: {"steps": 100},
 }
 
 #: Matchers that look at weights alone and never end below the objective of the identity.
-ASCENTS = ("weight", "frank-wolfe")
+ASCENTS = ("weight", "frank-wolfe", "sinkhorn")

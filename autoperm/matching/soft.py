@@ -21,7 +21,7 @@ from torch import Tensor
 from autoperm.layout import identity_element
 from autoperm.matching.problem import Problem
 from autoperm.matching.steps import assign
-from autoperm.matching.unfold import Unfolding
+from autoperm.matching.unfold import Unfolding, unfoldings
 
 
 def soft_identity(
@@ -72,14 +72,15 @@ def soft_apply(problem: Problem, tensors: Mapping[str, Tensor], relaxed: Sequenc
     """The tensors mixed by a relaxed element, differentiable in both; none of them is changed.
 
     Arguments:
-        tensors: by name as in ``problem.b``; those that nothing moves come back as they are.
+        tensors: by their names in the spec's layouts, as in ``problem.b``; buffers too. Those that nothing moves come
+            back as they are.
         relaxed: one tensor per group, see :func:`soft_identity`; it acts on the tensors as they are, so on
             ``problem.b`` it follows the problem's current element.
     """
     cells = cells_by_tensor(problem)
     mixed = {}
     for name, tensor in tensors.items():
-        found = cells.get(name, [])
+        found = cells[name] if name in cells else _cells_of(problem, name)
         out = tensor.clone() if found else tensor
         for u in found:
             mixture = soft_cell(problem, u, u.of(tensor), relaxed)
@@ -89,11 +90,16 @@ def soft_apply(problem: Problem, tensors: Mapping[str, Tensor], relaxed: Sequenc
 
 
 def cells_by_tensor(problem: Problem) -> dict[str, list[Unfolding]]:
-    """The cells in which something moves, by the name of their tensor."""
+    """The cells of parameters in which something moves, by the name of their tensor."""
     found: dict[str, list[Unfolding]] = {}
     for u in dict.fromkeys(u for cells in problem.cells.values() for u in cells):
         found.setdefault(u.name, []).append(u)
     return found
+
+
+def _cells_of(problem: Problem, name: str) -> list[Unfolding]:
+    layout = problem.spec.layouts.get(name)
+    return unfoldings(problem.action, name, layout) if layout is not None else []
 
 
 def soft_cell(problem: Problem, u: Unfolding, cell: Tensor, relaxed: Sequence[Tensor]) -> Tensor:
