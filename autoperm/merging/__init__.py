@@ -5,6 +5,6 @@ from __future__ import annotations
 from autoperm.merging.registry import Merge, merge, merger, mergers
 from autoperm.merging.repair import repair
 
-from autoperm.merging import average, many  # noqa: F401  isort: skip  (registers the mergers)
+from autoperm.merging import average, many, universe  # noqa: F401  isort: skip  (registers the mergers)
 
 __all__ = ["Merge", "merge", "merger", "mergers", "repair"]

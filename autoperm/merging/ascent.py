@@ -40,7 +40,7 @@ class Ascent:
             if self._stopped(run):
                 break
             trial[k] = self._matched(k, trial, order[:place], "propagate")
-        self._offer(trial)
+        self.offer(trial)
 
     def sweep(self, run: Run) -> int:
         """Align each model, in a random order, to the mean of all others; how many moved."""
@@ -51,7 +51,7 @@ class Ascent:
             others = [j for j in range(len(self.models)) if j != k]
             trial = list(self.permutations)
             trial[k] = self._matched(k, trial, others, "identity")
-            moved += trial[k] != self.permutations[k] and self._offer(trial)
+            moved += trial[k] != self.permutations[k] and self.offer(trial)
         logger.debug("sweep: %d of %d models moved, agreement %.10g", moved, len(self.models), self.agreement)
         return moved
 
@@ -62,7 +62,7 @@ class Ascent:
         self.interrupted |= found.interrupted
         return Permutation(self.models.spec, problem.element)
 
-    def _offer(self, trial: Sequence[Permutation]) -> bool:
+    def offer(self, trial: Sequence[Permutation]) -> bool:
         """Take other permutations if the agreement rises, which is computed anew: means are rounded."""
         value = self.models.agreement(trial)
         better = value > self.agreement + _LEAST_GAIN * abs(self.agreement)

@@ -1,0 +1,223 @@
+"""Merging through a universe: all models at once (Crisostomi et al., C2M3, NeurIPS 2024).
+
+Every model has one map into a common order, the universe, and two models are matched through it: around any cycle the
+matches compose to the identity. The maps are relaxed to doubly stochastic matrices and improved together by
+Frank-Wolfe on the sum over all pairs. What is reached is rounded, and coordinate ascent over the models takes it from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.polynomial import Polynomial
+from torch import Tensor
+
+from autoperm.errors import AutopermError
+from autoperm.matching.problem import Problem
+from autoperm.matching.relaxation import LARGEST_WREATH, Gradient, Pair, best_step, best_vertex, best_wreaths, gradient
+from autoperm.matching.soft import acting, cells_by_tensor, harden, soft_apply, soft_barycentre, soften
+from autoperm.matching.weight import blocks
+from autoperm.merging.ascent import Ascent
+from autoperm.merging.many import climb
+from autoperm.merging.models import Models
+from autoperm.merging.registry import Ordered, merger
+from autoperm.permutation import Permutation
+from autoperm.running import Progress, running
+
+logger = logging.getLogger(__name__)
+
+#: For each model its relaxed map: one tensor per group.
+Maps: TypeAlias = list[list[Tensor]]
+
+
+@merger("universe")
+def universe(
+    models: Models,
+    *,
+    seed: int = 0,
+    start: str = "barycentre",
+    max_steps: int = 50,
+    tolerance: float = 1e-6,
+    max_sweeps: int = 100,
+    progress: Progress = True,
+) -> Ordered:
+    """Map all models into a universe, which is then turned into the first model's order.
+
+    After every step the maps are rounded, and the best of all go into the ascent, so that the history, which holds their
+    agreement as the models are, at the start, after each step and after each sweep, never falls.
+
+    Arguments:
+        seed: of the start and of the ascent; Frank-Wolfe is not random.
+        start: ``"barycentre"`` from the first model as it is and the mean of all permutations for the others, which
+            favours none; ``"identity"`` from the models as they are; ``"propagate"`` from where ``"many"`` starts its
+            sweeps, which are near an end already.
+        max_steps: the most steps of Frank-Wolfe.
+        tolerance: stop where the duality gap is at most this share of the agreement that equal models would have.
+        max_sweeps: the most sweeps of the ascent.
+        progress: False for no bar, or a function that is called after each step and sweep with its number and the agreement.
+
+    Raises:
+        AutopermError: no such start.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> merged = autoperm.merge([spec.random(seed).apply(mlp) for seed in range(3)], spec, method="universe")
+        >>> (merged.pairwise(0, 1) @ merged.pairwise(1, 2) @ merged.pairwise(2, 0)).is_identity
+        True
+    """
+    if start not in ("propagate", "identity", "barycentre"):
+        raise AutopermError(f'start must be "barycentre", "identity" or "propagate", not {start!r}')
+    ascent = Ascent(models, models.identity(), seed)
+    history = [ascent.agreement]
+    with running("universe", progress=progress) as run:
+        if start == "propagate":
+            ascent.propagate(run)
+        history.append(ascent.agreement)
+        relaxation = Relaxation(models, ascent.permutations, start == "barycentre")
+        enough = tolerance * relaxation.scale
+        for _ in range(max_steps):
+            if run.stopped or ascent.interrupted or not relaxation.step(enough):
+                break
+            ascent.offer(relaxation.rounded())
+            history.append(ascent.agreement)
+            run.advance(ascent.agreement)
+        climb(ascent, run, max_sweeps, history)
+        return Ordered(ascent.permutations, history, run.stopped or ascent.interrupted)
+
+
+class Relaxation:
+    """Frank-Wolfe on the sum over pairs p < q of <soft model p, soft model q>.
+
+    Only the maps are kept; a model's mixed weights are made where they are needed, and there is one sum of them.
+
+    Attributes:
+        maps: the relaxed maps.
+        scale: the sum over pairs that models equal to one another would have.
+    """
+
+    def __init__(self, models: Models, permutations: Sequence[Permutation], barycentre: bool):
+        self._models, self._steps = models, 0
+        self._problem = problem = Problem(models.part, models.states[0], models.states[0])
+        dtype = torch.float64 if any(t.real.dtype == torch.float64 for t in problem.b.values()) else torch.float32
+        self.maps: Maps = [soften(problem, permutation.arrays, dtype=dtype) for permutation in permutations]
+        if barycentre:
+            self.maps[1:] = [soft_barycentre(problem, dtype=dtype) for _ in self.maps[1:]]
+        squares = (_inner(t, t) for k in range(len(models)) for t in self._weights(k).values())
+        self.scale = (len(models) - 1) / 2 * math.fsum(squares)
+        self._degree = 2 * _degree(problem)
+
+    def step(self, enough: float) -> bool:
+        """Move all maps towards the best vertices; False where the duality gap is at most ``enough`` or nothing is gained."""
+        vertices, wreaths, gap = self._vertices()
+        logger.debug("step %d: duality gap %.3g", self._steps, gap)
+        self._steps += 1
+        if gap <= enough and not wreaths:
+            return False
+        ends = [self._soft(found) for found in (vertices, wreaths) if found]
+        found = [best_step(self._along(end)) for end in ends]
+        k = max(range(len(found)), key=lambda i: found[i][1])
+        t, gain = found[k]
+        if gain <= 1e-9 * self.scale:
+            return False
+        self.maps = _between(self.maps, ends[k], t)
+        return True
+
+    def rounded(self) -> list[Permutation]:
+        """The nearest permutations. What is not matched stays as it is, whatever its maps say."""
+        spec, matched = self._models.spec, self._problem.matched
+        found = []
+        for own in self.maps:
+            pairs = enumerate(zip(harden(self._problem, own), spec.identity().arrays, strict=True))
+            found.append(Permutation(spec, [array if g in matched else still for g, (array, still) in pairs]))
+        return found
+
+    def value(self, maps: Maps) -> float:
+        """The sum over pairs, without the parameters that nothing moves."""
+        total: dict[str, Tensor] = {}
+        squares = []
+        for mixed in self._mixed(maps):
+            squares += [_inner(t, t) for t in mixed.values()]
+            _accumulate(total, mixed)
+        return (math.fsum(_inner(t, t) for t in total.values()) - math.fsum(squares)) / 2
+
+    def _mixed(self, maps: Maps) -> Iterator[dict[str, Tensor]]:
+        """The models mixed by their maps, one at a time."""
+        for k, own in enumerate(maps):
+            yield soft_apply(self._problem, self._weights(k), own)
+
+    def _vertices(self) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]], float]:
+        """For each model the element that is best on the slope; the same with whole wreaths; and the duality gap."""
+        total: dict[str, Tensor] = {}
+        for mixed in self._mixed(self.maps):
+            _accumulate(total, mixed)
+        vertices, wreaths, gap, problem = [], [], 0.0, self._problem
+        for k, (own, mixed) in enumerate(zip(self.maps, self._mixed(self.maps), strict=True)):
+            problem.a = {name: (total[name] - t).to(t.dtype) for name, t in mixed.items()}
+            problem.b = self._weights(k)
+            slope = gradient(problem, own, _pairs(problem, self._steps))
+            vertices.append(best_vertex(slope))
+            gap += _gap(slope, own, soften(problem, vertices[-1], dtype=own[0].dtype) if own else [])
+            if slope.pairs:
+                better = best_wreaths(problem, slope)
+                wreaths.append([better.get(g, array) for g, array in enumerate(vertices[-1])])
+        return vertices, wreaths, gap
+
+    def _along(self, ends: Maps) -> Polynomial:
+        """The sum over pairs on the segment to other maps, as a polynomial: exact up to rounding."""
+        points = (1 - np.cos(np.pi * np.arange(self._degree + 1) / max(self._degree, 1))) / 2
+        values = [self.value(_between(self.maps, ends, float(t))) for t in points]
+        return Polynomial.fit(points, values, self._degree, domain=[0.0, 1.0]).convert()
+
+    def _soft(self, elements: Sequence[Sequence[np.ndarray]]) -> Maps:
+        pairs = zip(elements, self.maps, strict=True)
+        return [soften(self._problem, element, dtype=own[0].dtype) if own else [] for element, own in pairs]
+
+    def _weights(self, k: int) -> dict[str, Tensor]:
+        """The parameters of model k that some group moves, as it is, in float32 at least."""
+        state, names = self._models.states[k], self._models.names
+        return {home: state[names[home]].detach().to(like.dtype) for home, like in self._problem.b.items()}
+
+
+def _pairs(problem: Problem, steps: int) -> list[Pair]:
+    """The groups to look at as one with their dependents; blocks of one group, whose dependents are coupled, in turn."""
+    groups = problem.spec.groups
+    found: dict[int, list[list[Pair]]] = {}
+    for g, dependents in blocks(problem):
+        if dependents and groups[g].size * max(groups[d].size for d in dependents) <= LARGEST_WREATH:
+            found.setdefault(g, []).append([(g, d) for d in dependents])
+    return [pair for options in found.values() for pair in options[steps % len(options)]]
+
+
+def _degree(problem: Problem) -> int:
+    """The most occurrences of groups in one cell, which is the degree of a mixed weight along a segment."""
+    groups = problem.spec.groups
+    every = (u for cells in cells_by_tensor(problem).values() for u in cells)
+    return max((sum(len(u.occurrences(groups[g].leaves)) for g in acting(problem, u)) for u in every), default=0)
+
+
+def _accumulate(total: dict[str, Tensor], mixed: dict[str, Tensor]) -> None:
+    """Add up in double precision, for the sums of all but one are differences."""
+    for name, tensor in mixed.items():
+        if name not in total:
+            total[name] = torch.zeros(tensor.shape, dtype=torch.promote_types(tensor.dtype, torch.float64), device=tensor.device)
+        total[name] += tensor
+
+
+def _between(start: Maps, end: Maps, t: float) -> Maps:
+    return [[torch.lerp(x, y, t) for x, y in zip(own, other, strict=True)] for own, other in zip(start, end, strict=True)]
+
+
+def _gap(slope: Gradient, point: Sequence[Tensor], end: Sequence[Tensor]) -> float:
+    return math.fsum(float((d * (y - x)).sum(dtype=torch.float64)) for d, x, y in zip(slope.groups, point, end, strict=True))
+
+
+def _inner(x: Tensor, y: Tensor) -> float:
+    wide = torch.promote_types(x.dtype, torch.float64)
+    return float((x.to(wide) * y.to(wide).conj()).real.sum())
