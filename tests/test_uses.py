@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import itertools
+from pathlib import Path
 
 import networkx as nx
 import pytest
@@ -262,3 +264,8 @@ def test_large_cells_need_not_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     expected, _ = canonicalize(model, spec)
     monkeypatch.setattr("autoperm.uses.structure.KEPT_BYTES", 0)
     assert torch.equal(canonicalize(model, spec)[0].shared.weight, expected.shared.weight)
+
+
+def test_the_examples_of_the_guide_run() -> None:
+    found = doctest.testfile(str(Path(__file__).parent.parent / "docs" / "uses.md"), module_relative=False)
+    assert found.failed == 0 and found.attempted >= 15
