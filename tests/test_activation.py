@@ -231,6 +231,28 @@ def test_what_no_activation_shows_is_matched_by_weights() -> None:
     assert match(a, b, spec, inputs(16, 3)).permutation == back
 
 
+class Registers(nn.Module):
+    """Learned tokens to attend to: what they are worth to a constant query never varies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.tokens = nn.Parameter(torch.randn(1, 6)), nn.Parameter(torch.randn(5, 6))
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        keys = torch.cat([self.tokens.expand(len(x), -1, -1), x], 1)
+        return self.head((self.query @ keys.mT).softmax(-1) @ keys)
+
+
+def test_units_that_answer_all_alike_are_matched_by_weights() -> None:
+    torch.manual_seed(0)
+    a = Registers()
+    b, back, spec = planted(a, torch.zeros(1, 4, 6))
+    assert [group.size for group in spec.groups] == [5]
+    assert {s.group for s in sources(Taps(a, spec, torch.zeros(2, 4, 6)))} == {0}
+    assert match(a, b, spec, inputs(16, 4, 6)).permutation == back
+
+
 class Mixer(nn.Module):
     """Hidden tokens move beside channels that move: means over the channels show them."""
 

@@ -27,6 +27,9 @@ from autoperm.running import Progress, running
 #: The most rounds over groups that no activation shows.
 _ROUNDS = 20
 
+#: A spread of scores, relative to their size, that says nothing about the order of units.
+_FLAT = 1e-6
+
 Key = tuple[int, str, str]
 
 
@@ -43,8 +46,8 @@ def activation_matching(
 ) -> Match:
     """Match every group by the activations that show it, in one pass over the data.
 
-    Both models run in eval mode. Groups that no activation shows (factors of a weight, say) are matched by weights, once
-    the others are.
+    Both models run in eval mode. Groups that no activation shows (factors of a weight, say), and those whose units answer
+    all alike, are matched by weights, once the others are.
 
     Arguments:
         seed: not used; nothing is random.
@@ -181,11 +184,19 @@ def _scores(problem: Problem, moments: dict[Key, Moments], statistic: str) -> di
         n = problem.spec.groups[g].size
         score = score.reshape(len(score), -1, n, score.shape[-1] // n, n)
         total[g] = np.add(total[g], score, out=total[g]) if g in total else score
-    return total
+    return {g: score for g, score in total.items() if not _is_flat(score)}
+
+
+def _is_flat(score: np.ndarray) -> bool:
+    """Whether every permutation has the same score, as of units that are constant or answer alike throughout."""
+    flat = score.reshape(len(score), score.shape[1] * score.shape[2], -1)
+    spread = flat - flat.mean(axis=1, keepdims=True)
+    spread -= spread.mean(axis=2, keepdims=True)
+    return bool(np.abs(spread).max() <= _FLAT * np.abs(flat).max())
 
 
 def _match_the_rest(problem: Problem, matched: set[int]) -> None:
-    """Match groups that no activation shows by weights, given the others."""
+    """Match the groups that activations say nothing about by weights, given the others."""
     rest = [(g if g not in matched else None, [d for d in dependents if d not in matched]) for g, dependents in blocks(problem)]
     for _ in range(_ROUNDS):
         moved = False
