@@ -4,7 +4,9 @@
     python benchmarks/merging.py --quick             a smoke test in under a minute
     python benchmarks/merging.py --nets mlp --methods weight
 
-Models are trained once and cached (see training.py), so that a run that was ended goes on. Writes merging.md and plots.
+Models are trained once and cached (see training.py), so that a run that was ended goes on. What was measured of other nets
+by earlier runs stays on the page: merging.json holds it. Writes merging.md and plots. Where cores are shared, set
+OMP_NUM_THREADS=1: threads that wait for one another cost several times what they bring.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import inspect
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +39,9 @@ from benchmarks.paper import report
 from benchmarks.training import METRICS, UP, Setting, evaluate, setting, train
 
 NAIVE = "naive"
+QUICK = ("mlp", "resnet-bn", "vit")
+#: Of matchers that have them, in quick runs: the result says that everything runs, not how good it is.
+QUICK_OPTIONS = {"steps": 10, "max_steps": 10, "time_limit": 1.0}
 AVERAGED = "as averaged"
 NOTES = (
     "Barrier: the worst value on the line minus the mean of its ends; for an accuracy the mean minus the worst. Means over "
@@ -62,27 +67,30 @@ class Aligned:
     problem: str = ""
 
 
-def align(method: str, a: nn.Module, b: nn.Module, spec: PermutationSpec, data: Split, *, seed: int) -> Aligned:
+def align(
+    method: str, a: nn.Module, b: nn.Module, spec: PermutationSpec, data: Split, *, seed: int, quick: bool = False
+) -> Aligned:
     """Align with one method; what it says where it cannot is kept.
 
     Arguments:
         data: for matchers that look at data.
+        quick: with :data:`QUICK_OPTIONS`.
     """
     if method == NAIVE:
         return Aligned(b, distance=distance(a, b))
     start = time.perf_counter()
     try:
-        found = autoperm.match(a, b, spec, method=method, seed=seed, **options(method, data))
+        found = autoperm.match(a, b, spec, method=method, seed=seed, **options(method, data, quick=quick))
     except AutopermError as error:
         return Aligned(None, problem=str(error).splitlines()[0])
     return Aligned(found.permutation.apply(b), time.perf_counter() - start, found.distance)
 
 
-def options(method: str, data: Split, batch: int = 100) -> dict[str, Any]:
+def options(method: str, data: Split, batch: int = 100, *, quick: bool = False) -> dict[str, Any]:
     """What a matcher needs: batches of images, or of images and labels where it takes a loss."""
     takes = inspect.signature(matchers()[method]).parameters
     needed = {name for name, p in takes.items() if p.default is p.empty and p.kind is p.KEYWORD_ONLY}
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {name: value for name, value in QUICK_OPTIONS.items() if quick and name in takes}
     if "data" in needed:
         images, labels = data.images.split(batch), data.labels.split(batch)
         found["data"] = list(zip(images, labels, strict=True)) if "loss" in takes else list(images)
@@ -103,7 +111,7 @@ def repairing(a: nn.Module, b: nn.Module, data: Split) -> tuple[str, Callable[[n
     nets without BatchNorm have nothing.
     """
     try:
-        from autoperm.merging import repair  # type: ignore[import-not-found,unused-ignore]
+        from autoperm.merging import repair
     except ImportError:
         has_norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in a.modules())
         return ("BatchNorm reset", lambda model: reset_norms(model, data)) if has_norms else ("", None)
@@ -111,7 +119,7 @@ def repairing(a: nn.Module, b: nn.Module, data: Split) -> tuple[str, Callable[[n
 
     def prepare(model: nn.Module) -> None:
         position = _position(model, a, b)
-        repaired = repair(model, (a, b), batches, weights=(1 - position, position))
+        repaired = repair(model, (a, b), batches, weights=(1 - position, position), progress=False)
         model.load_state_dict(repaired.state_dict())
 
     return "REPAIR", prepare
@@ -140,6 +148,7 @@ class Pair:
     """Two models, what lies between them by (method, statistics), and how they were aligned."""
 
     net: Net
+    data: str
     seeds: tuple[int, int]
     ends: dict[str, float]
     together: dict[str, float]
@@ -164,7 +173,9 @@ def pairs(
     for s, t in itertools.combinations(seeds, 2):
         a, b = models[s], models[t]
         ends = [measure(m) for m in (a, b)]
-        pair = Pair(architecture, (s, t), {k: (ends[0][k] + ends[1][k]) / 2 for k in METRICS}, measure(ensemble([a, b])))
+        pair = Pair(
+            architecture, how.data.name, (s, t), {k: (ends[0][k] + ends[1][k]) / 2 for k in METRICS}, measure(ensemble([a, b]))
+        )
         for method in methods:
             _lines(pair, method, a, b, spec, how, repair)
         yield pair
@@ -173,8 +184,8 @@ def pairs(
 def _lines(pair: Pair, method: str, a: nn.Module, b: nn.Module, spec: PermutationSpec, how: Setting, repair: bool) -> None:
     """Align by one method, and measure the line as it is and repaired."""
     measure = evaluate(how.data.splits(how.judged))
-    some = first(how.data.train, 1000)
-    found = pair.aligned[method] = align(method, a, b, spec, some, seed=pair.seeds[0])
+    some = first(how.data.train, min(1000, how.judged // 2))
+    found = pair.aligned[method] = align(method, a, b, spec, some, seed=pair.seeds[0], quick=how.quick)
     if found.model is None:
         return
     ways = [(AVERAGED, None), *([repairing(a, found.model, some)] if repair else [])]
@@ -185,23 +196,23 @@ def _lines(pair: Pair, method: str, a: nn.Module, b: nn.Module, spec: Permutatio
             )
 
 
-def rows(found: Sequence[Pair]) -> list[report.Row]:
-    """A row for each net, method and statistics: means over pairs, and their ranges."""
-    table = []
-    for architecture in dict.fromkeys(pair.net for pair in found):
-        own = [pair for pair in found if pair.net == architecture]
-        for method in own[0].aligned:
-            kinds = dict.fromkeys(name for pair in own for m, name in pair.lines if m == method)
-            table += [_row(architecture, method, kind, own) for kind in kinds]
-            if not kinds:
-                table.append({"net": str(architecture), "method": method, "statistics": own[0].aligned[method].problem})
+def rows(own: Sequence[Pair]) -> list[report.Row]:
+    """A row for each method and statistics of one net: means over pairs, and their ranges."""
+    table: list[report.Row] = []
+    for method in own[0].aligned:
+        kinds = dict.fromkeys(name for pair in own for m, name in pair.lines if m == method)
+        table += [_row(method, kind, own) for kind in kinds]
+        if not kinds:
+            table.append(
+                {"data": own[0].data, "net": str(own[0].net), "method": method, "statistics": own[0].aligned[method].problem}
+            )
     return table
 
 
-def _row(architecture: Net, method: str, kind: str, found: Sequence[Pair]) -> report.Row:
+def _row(method: str, kind: str, found: Sequence[Pair]) -> report.Row:
     own = [pair for pair in found if (method, kind) in pair.lines]
     lines = [pair.lines[method, kind] for pair in own]
-    row: dict[str, object] = {"net": str(architecture), "method": method, "statistics": kind}
+    row: dict[str, object] = {"data": own[0].data, "net": str(own[0].net), "method": method, "statistics": kind}
     for metric in METRICS:
         row[f"{metric} barrier"] = report.spread([line.barrier_of(metric) for line in lines])
     middle = [float(line.curves["test accuracy"][len(line.lambdas) // 2]) for line in lines]
@@ -214,20 +225,17 @@ def _row(architecture: Net, method: str, kind: str, found: Sequence[Pair]) -> re
     return row
 
 
-def trained(found: Sequence[Pair], settings: dict[str, Setting]) -> list[report.Row]:
-    """What was trained: a row for each net."""
-    table = []
-    for architecture in dict.fromkeys(pair.net for pair in found):
-        own = [pair for pair in found if pair.net == architecture]
-        table.append({
-            "net": str(architecture),
-            "parameters": sum(p.numel() for p in architecture.build().parameters()),
-            "data and training": str(settings[architecture.name]),
-            "test accuracy": report.spread([pair.ends["test accuracy"] for pair in own]),
-            "ensemble of two": report.spread([pair.together["test accuracy"] for pair in own]),
-            "pairs of seeds": ", ".join("-".join(map(str, pair.seeds)) for pair in own),
-        })  # fmt: skip
-    return table
+def trained(own: Sequence[Pair], how: Setting) -> report.Row:
+    """What was trained: a row for the table of networks."""
+    return {
+        "net": str(own[0].net),
+        "parameters": sum(p.numel() for p in own[0].net.build().parameters()),
+        "data and training": str(how),
+        "test accuracy": report.spread([pair.ends["test accuracy"] for pair in own]),
+        "ensemble of two": report.spread([pair.together["test accuracy"] for pair in own]),
+        "pairs of seeds": ", ".join("-".join(map(str, pair.seeds)) for pair in own),
+        "written by": f"`{report.command()}`",
+    }
 
 
 def draw(pair: Pair, folder: Path) -> str:
@@ -240,7 +248,7 @@ def draw(pair: Pair, folder: Path) -> str:
             plots.plot_lines(curves, metric, axes, legend=False)
             axes.set_ylabel(f"{metric}, {kind}", fontsize=8)
     plots.share_legend(figure)
-    name = f"merging-{pair.net.name}-{pair.net.width}.png"
+    name = f"merging-{pair.data.split(',')[0].replace(' ', '')}-{pair.net.name}-{pair.net.width}.png"
     plots.save(figure, folder / name)
     return name
 
@@ -248,25 +256,30 @@ def draw(pair: Pair, folder: Path) -> str:
 def main(
     quick: Annotated[bool, typer.Option(help="digits, tiny nets, one pair: a smoke test")] = False,
     data: Annotated[str, typer.Option(help="auto, fashion-mnist or digits")] = "auto",
-    nets: Annotated[str, typer.Option(help="architectures, with commas between them")] = ",".join(NETS),
+    nets: Annotated[str, typer.Option(help="architectures, with commas between them; all if empty")] = "",
+    widths: Annotated[str, typer.Option(help="of every architecture, with commas between them; its own if empty")] = "",
     methods: Annotated[str, typer.Option(help="matchers, with commas between them; all if empty")] = "",
     seeds: Annotated[int, typer.Option(help="models of each net; all their pairs are merged")] = 3,
     out: Annotated[Path | None, typer.Option(help="folder for the page and the plots")] = None,
 ) -> None:
     """Train, align, measure; write merging.md."""
     target = report.folder(out, quick=quick)
-    settings = {name: setting(name, data, quick=quick) for name in report.names(nets)}
-    found: list[Pair] = []
-    drawn: list[str] = []
-    for name, how in settings.items():
-        for width in how.widths:
-            architecture = net(name, width, how.data.size)
-            found += pairs(architecture, how, range(2 if quick else seeds), chosen(report.names(methods)))
-            report.show(str(architecture), rows([pair for pair in found if pair.net == architecture]))
-        drawn.append(draw(next(pair for pair in found if pair.net == architecture), target))
-        networks = "## Networks\n\n" + report.markdown(trained(found, settings))
-        report.write(target / "merging.md", "Merging", NOTES, rows(found), plots=drawn, notes=networks)
+    for name in report.names(nets) or (QUICK if quick else NETS):
+        how = setting(name, data, quick=quick)
+        for width in map(int, report.names(widths) or how.widths):
+            own = list(pairs(net(name, width, how.data.size), how, range(2 if quick else seeds), chosen(report.names(methods))))
+            report.show(str(own[0].net), rows(own))
+            found = {"rows": rows(own), "network": trained(own, how), "plot": draw(own[0], target)}
+            write(report.remember(target / "merging.json", f"{own[0].data}: {own[0].net}", found), target, quick)
     typer.echo(f"written: {target / 'merging.md'}")
+
+
+def write(found: Mapping[str, Mapping[str, Any]], target: Path, quick: bool) -> None:
+    """The page of all nets measured so far, by this run and by earlier ones."""
+    notes = [*NOTES, *([f"Quick: matchers that have them run with {QUICK_OPTIONS}."] if quick else [])]
+    networks = "## Networks\n\n" + report.markdown([one["network"] for one in found.values()])
+    table = [row for one in found.values() for row in one["rows"]]
+    report.write(target / "merging.md", "Merging", notes, table, plots=[one["plot"] for one in found.values()], notes=networks)
 
 
 if __name__ == "__main__":

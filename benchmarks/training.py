@@ -43,6 +43,7 @@ class Setting:
         epochs, batch: of training.
         judged: the most images of each split that losses are computed on.
         steps: points on a line.
+        quick: whether matchers get less time too.
     """
 
     data: Data
@@ -51,6 +52,7 @@ class Setting:
     batch: int
     judged: int
     steps: int
+    quick: bool = False
 
     def __str__(self) -> str:
         train, test = (len(split.labels) for split in self.data.splits(self.judged).values())
@@ -65,7 +67,7 @@ def setting(name: str, data: str, *, quick: bool) -> Setting:
     """Conv nets and the ViT see Fashion-MNIST at 14 x 14, 10,000 images of it, so that two cores can train them."""
     if quick:
         widths, epochs = ((64,), 5) if name == "mlp" else ((1,), 2)
-        return Setting(load("digits"), widths, epochs, 64, 450, 7)
+        return Setting(load("digits"), widths, epochs, 64, 450, 5, quick=True)
     found = load(data)
     if found.size == 8:
         return Setting(found, (32, 128, 512) if name == "mlp" else (1, 2, 4), 20, 64, 1347, 25)

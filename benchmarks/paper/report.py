@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -66,6 +69,20 @@ def write(
     parts += [notes] if notes else []
     parts += [f"![{title}]({name})" for name in plots]
     write_atomically(path, ("\n\n".join(parts) + "\n").encode(), overwrite=True)
+
+
+def remember(path: Path, name: str, found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Put what was found under a name into a JSON file, and return all that the file holds, sorted."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known[name] = found
+    ordered = {key: known[key] for key in sorted(known, key=_natural)}
+    write_atomically(path, (json.dumps(ordered, indent=1) + "\n").encode(), overwrite=True)
+    return ordered
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """A key that sorts 8 before 32."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", text)]
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
