@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import math
 import signal
 import sys
@@ -16,9 +17,12 @@ from torch import nn
 
 import autoperm
 from autoperm import AutopermError
+from autoperm.demo.data import Split
 from autoperm.errors import StateError
 from autoperm.evaluation import calibration, ensemble, plane, plots
 from autoperm.trained import randomize_
+from benchmarks import data, merging, nets, training
+from benchmarks.paper import counterexample, split
 
 
 def mlp(seed: int) -> nn.Module:
@@ -431,3 +435,132 @@ def test_plots_name_mistakes(make: Any, message: str) -> None:
     pytest.importorskip("matplotlib")
     with pytest.raises(AutopermError, match=message):
         make()
+
+
+# The benchmarks
+
+
+def idx(array: np.ndarray) -> bytes:
+    return b"\0\0\x08" + bytes([array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+@pytest.mark.parametrize("wrap", [bytes, gzip.compress])
+def test_idx_files(tmp_path: Path, wrap: Any) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    (tmp_path / "images").write_bytes(wrap(idx(array)))
+    assert data.read_idx(tmp_path / "images").tolist() == array.tolist()
+    (tmp_path / "images").write_bytes(wrap(idx(array)[:-1]))
+    with pytest.raises(
+        AutopermError, match=r"images holds 23 bytes for an array of shape \(2, 3, 4\); reinstall dataset-fashion"
+    ):
+        data.read_idx(tmp_path / "images")
+    (tmp_path / "images").write_bytes(b"PK\3\4")
+    with pytest.raises(AutopermError, match="images is not an IDX file of bytes; reinstall dataset-fashion-mnist"):
+        data.read_idx(tmp_path / "images")
+
+
+def test_fashion_mnist_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for k, (images, labels) in enumerate(data._FILES.values()):
+        count = 20 - 10 * k
+        pixels = np.random.default_rng(k).integers(256, size=(count, 28, 28), dtype=np.uint8)
+        for name, array in ((images, pixels), (labels, (np.arange(count) % 10).astype(np.uint8))):
+            found[name] = tmp_path / f"{name}.gz"
+            found[name].write_bytes(gzip.compress(idx(array)))
+    monkeypatch.setattr(data, "files", lambda: found)
+    small = data.load(size=14, subset=12)
+    assert small.name == "fashion-mnist 14 x 14, 12 training images" and small.train.images.shape == (12, 1, 14, 14)
+    assert len(small.test.labels) == 10 and sorted(small.test.labels.tolist()) == list(range(10))
+    assert float(small.train.images.mean()) == pytest.approx(0, abs=1e-5) and float(small.train.images.std()) == pytest.approx(1)
+    monkeypatch.setattr(data, "files", dict)
+    assert data.load().name == "digits"
+    with pytest.raises(AutopermError, match=r"Fashion-MNIST is not installed: python benchmarks/data.py --install runs apt-get"):
+        data.load("fashion-mnist")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AUTOPERM_CACHE", str(tmp_path))
+    return tmp_path
+
+
+TINY = nets.net("mlp", 8, 8)
+
+
+def few() -> Split:
+    return data.first(data.load("digits").train, 256)
+
+
+def weights(epochs: int, seed: int = 0) -> torch.Tensor:
+    model = training.train(TINY, few(), seed=seed, epochs=epochs, progress=False)
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_an_interrupted_training_ends_where_a_whole_one_does(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = torch.random.get_rng_state()
+    whole = weights(3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    monkeypatch.setenv("AUTOPERM_CACHE", str(cache / "again"))
+    real, calls = training._epoch, []
+
+    def broken(*args: Any) -> float:
+        calls.append(args[4])
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(training, "key", lambda *args, **more: "run")  # the source of _epoch is part of the name
+    monkeypatch.setattr(training, "_epoch", broken)
+    with pytest.raises(KeyboardInterrupt):
+        weights(3)
+    assert calls == [0, 1]
+    assert torch.equal(weights(3), whole) and calls == [0, 1, 2]
+    assert torch.equal(weights(3), whole) and calls == [0, 1, 2], "nothing was left to train"
+
+
+def test_what_decides_the_weights_names_the_folder(cache: Path) -> None:
+    keys = {
+        training.key(net, split, seed=seed, batch=batch)
+        for net in (TINY, nets.net("mlp", 9, 8), nets.net("vit", 1, 8))
+        for split in (few(), data.first(few(), 255))
+        for seed in (0, 1)
+        for batch in (64, 128)
+    }
+    assert len(keys) == 24
+    assert not torch.equal(weights(1, seed=0), weights(1, seed=1)) and not torch.equal(weights(0), weights(1))
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_the_nets_are_sound(name: str) -> None:
+    model = nets.net(name, 16 if name == "mlp" else 1, 8).build()
+    randomize_(model, 0)
+    x = few().images[:4]
+    spec = autoperm.infer(model.eval(), x[:2])
+    assert spec.log10_order > 10 and autoperm.verify(model, spec, x).ok
+
+
+def test_every_matcher_runs_as_the_benchmark_calls_it(cache: Path) -> None:
+    a, b = (training.train(TINY, few(), seed=s, epochs=1, progress=False) for s in (0, 1))
+    spec = autoperm.infer(a, few().images[:2])
+    for method in merging.chosen([]):
+        found = merging.align(method, a, b, spec, data.first(few(), 64), seed=0, quick=True)
+        assert found.problem == "" and found.model is not None
+        assert torch.allclose(found.model(few().images), b(few().images), atol=1e-4), method
+    with pytest.raises(AutopermError, match="no matcher is called 'magic'; there are weight, "):
+        merging.chosen(["magic"])
+
+
+def test_split_classes_share_no_image() -> None:
+    a, b = split.shares(few())
+    assert len(a.labels) + len(b.labels) == 256
+    for label in range(10):
+        mine, yours = int((a.labels == label).sum()), int((b.labels == label).sum())
+        assert mine / (mine + yours) == pytest.approx(0.2 if label < 5 else 0.8, abs=0.03)
+
+
+def test_no_permutation_connects_the_counterexample() -> None:
+    found = counterexample.lines(20, 21)
+    assert len({tuple(np.concatenate(element.arrays)) for element, _, _ in found}) == 4
+    for _, _, along in found:
+        assert along.curves["accuracy"][[0, -1]].tolist() == [1.0, 1.0]
+        assert along.barrier_of("accuracy") >= 0.24
