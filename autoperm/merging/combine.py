@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoperm.errors import AutopermError
-from autoperm.merging.models import Model, Models
+from autoperm.merging.models import Model, Models, squared_gap
 from autoperm.permutation import Permutation
 from autoperm.state import like
 
@@ -110,9 +110,6 @@ def _filled(module: nn.Module, tensors: Iterable[tuple[str, Any]]) -> nn.Module:
 
 def distance_between(models: Models, k: int, permutation: Permutation, merged: Mapping[str, Tensor]) -> float:
     """The L2 distance from the parameters of model k, under its element, to those of the merged one."""
-    total = []
-    for home in models.parameters:
-        mine, theirs = models.permuted(k, home, permutation), merged[models.names[home]].detach()
-        wide = torch.promote_types(mine.dtype, torch.float64)
-        total.append(float((mine.to(wide) - theirs.to(wide)).abs().square().sum()))
-    return math.sqrt(math.fsum(total))
+    names = models.names
+    gaps = (squared_gap(models.permuted(k, home, permutation), merged[names[home]]) for home in models.parameters)
+    return math.sqrt(math.fsum(gaps))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -16,6 +16,9 @@ from autoperm.matching.registry import check_values
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
 from autoperm.state import check_pair, check_same_kind, check_state, state_of
+
+#: Entries summed at a time.
+_CHUNK = 1 << 15
 
 Model: TypeAlias = nn.Module | Mapping[str, Tensor]
 
@@ -52,7 +55,7 @@ class Models:
         self.network = next((m for m in (template, *models) if isinstance(m, nn.Module)), None)
         self._check()
         self.names = _names(spec, self.states[0])
-        self._squares = math.fsum(_square(s[self.names[h]]) for h in self.parameters for s in self.states)
+        self._squares = math.fsum(square(s[self.names[h]]) for h in self.parameters for s in self.states)
 
     def _check(self) -> None:
         check_state(self.spec, self.states[0], "models[0]")
@@ -103,7 +106,7 @@ class Models:
         It is (|sum of the models|² - sum of |model|²) / (n - 1).
         """
         everyone = range(len(self))
-        whole = math.fsum(_square(self.total(home, permutations, everyone)) for home in self.parameters)
+        whole = math.fsum(square(self.total(home, permutations, everyone)) for home in self.parameters)
         return (whole - self._squares) / (len(self) - 1)
 
     def problem(self, k: int, target: Mapping[str, Tensor], permutation: Permutation) -> Problem:
@@ -123,10 +126,21 @@ def _names(spec: PermutationSpec, state: Mapping[str, Tensor]) -> dict[str, str]
     return found
 
 
-def _square(tensor: Tensor) -> float:
+def square(tensor: Tensor) -> float:
     """The sum of squares, in double precision."""
-    parts = tensor.detach().reshape(-1).split(1 << 20)
-    return math.fsum(float(p.to(torch.promote_types(p.dtype, torch.float64)).abs().square().sum()) for p in parts)
+    return math.fsum(float(part.abs().square().sum()) for part in _chunks(tensor))
+
+
+def squared_gap(x: Tensor, y: Tensor) -> float:
+    """The squared L2 distance between two tensors, in double precision."""
+    return math.fsum(float((s - t).abs().square().sum()) for s, t in zip(_chunks(x), _chunks(y), strict=True))
+
+
+def _chunks(tensor: Tensor) -> Iterator[Tensor]:
+    """Pieces in double precision; no wide copy of a large tensor is made."""
+    wide = torch.promote_types(tensor.dtype, torch.float64)
+    for part in tensor.detach().reshape(-1).split(_CHUNK):
+        yield part.to(wide)
 
 
 def _check_buffers(spec: PermutationSpec, state: Mapping[str, Tensor], what: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -20,11 +20,12 @@ from torch import Tensor
 from autoperm.errors import AutopermError
 from autoperm.matching.problem import Problem
 from autoperm.matching.relaxation import LARGEST_WREATH, Gradient, Pair, best_step, best_vertex, best_wreaths, gradient
-from autoperm.matching.soft import acting, cells_by_tensor, harden, soft_apply, soft_barycentre, soften
+from autoperm.matching.soft import acting, cells_by_tensor, harden, soft_barycentre, soft_cell, soften
+from autoperm.matching.unfold import Unfolding
 from autoperm.matching.weight import blocks
 from autoperm.merging.ascent import Ascent
 from autoperm.merging.many import climb
-from autoperm.merging.models import Models
+from autoperm.merging.models import Models, square
 from autoperm.merging.registry import Ordered, merger
 from autoperm.permutation import Permutation
 from autoperm.running import Progress, running
@@ -95,7 +96,8 @@ def universe(
 class Relaxation:
     """Frank-Wolfe on the sum over pairs p < q of <soft model p, soft model q>.
 
-    Only the maps are kept; a model's mixed weights are made where they are needed, and there is one sum of them.
+    Only the maps are kept. Mixed weights are made tensor by tensor; besides the models there are their sum and, for one
+    of them at a time, the sum of the others. The matrices of the maps, their ends and their slopes come on top.
 
     Attributes:
         maps: the relaxed maps.
@@ -109,9 +111,10 @@ class Relaxation:
         self.maps: Maps = [soften(problem, permutation.arrays, dtype=dtype) for permutation in permutations]
         if barycentre:
             self.maps[1:] = [soft_barycentre(problem, dtype=dtype) for _ in self.maps[1:]]
-        squares = (_inner(t, t) for k in range(len(models)) for t in self._weights(k).values())
+        squares = (square(self._weight(name, k)) for name in problem.b for k in range(len(models)))
         self.scale = (len(models) - 1) / 2 * math.fsum(squares)
-        self._degree = 2 * _degree(problem)
+        self._cells = cells_by_tensor(problem)
+        self._degree = 2 * _degree(problem, self._cells)
 
     def step(self, enough: float) -> bool:
         """Move all maps towards the best vertices; False where the duality gap is at most ``enough`` or nothing is gained."""
@@ -140,27 +143,32 @@ class Relaxation:
 
     def value(self, maps: Maps) -> float:
         """The sum over pairs, without the parameters that nothing moves."""
-        total: dict[str, Tensor] = {}
-        squares = []
-        for mixed in self._mixed(maps):
-            squares += [_inner(t, t) for t in mixed.values()]
-            _accumulate(total, mixed)
-        return (math.fsum(_inner(t, t) for t in total.values()) - math.fsum(squares)) / 2
+        terms = []
+        for name in self._cells:
+            mixed = (self._mixed(name, k, own) for k, own in enumerate(maps))
+            total, squares = _summed(mixed)
+            terms += [square(total) / 2, -squares / 2]
+        return math.fsum(terms)
 
-    def _mixed(self, maps: Maps) -> Iterator[dict[str, Tensor]]:
-        """The models mixed by their maps, one at a time."""
-        for k, own in enumerate(maps):
-            yield soft_apply(self._problem, self._weights(k), own)
+    def _mixed(self, name: str, k: int, own: Sequence[Tensor]) -> Tensor:
+        """A tensor of model k, mixed by its map."""
+        tensor = self._weight(name, k)
+        out = tensor.clone()
+        for u in self._cells[name]:
+            out = u.write(out, soft_cell(self._problem, u, u.of(tensor), own))
+        return out
 
     def _vertices(self) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]], float]:
         """For each model the element that is best on the slope; the same with whole wreaths; and the duality gap."""
-        total: dict[str, Tensor] = {}
-        for mixed in self._mixed(self.maps):
-            _accumulate(total, mixed)
         vertices, wreaths, gap, problem = [], [], 0.0, self._problem
-        for k, (own, mixed) in enumerate(zip(self.maps, self._mixed(self.maps), strict=True)):
-            problem.a = {name: (total[name] - t).to(t.dtype) for name, t in mixed.items()}
-            problem.b = self._weights(k)
+        totals = {}
+        for name in self._cells:
+            total, _ = _summed(self._mixed(name, k, own) for k, own in enumerate(self.maps))
+            totals[name] = total.to(problem.b[name].dtype)
+        for k, own in enumerate(self.maps):
+            for name in self._cells:
+                problem.b[name] = self._weight(name, k)
+                problem.a[name] = totals[name] - self._mixed(name, k, own)
             slope = gradient(problem, own, _pairs(problem, self._steps))
             vertices.append(best_vertex(slope))
             gap += _gap(slope, own, soften(problem, vertices[-1], dtype=own[0].dtype) if own else [])
@@ -179,10 +187,10 @@ class Relaxation:
         pairs = zip(elements, self.maps, strict=True)
         return [soften(self._problem, element, dtype=own[0].dtype) if own else [] for element, own in pairs]
 
-    def _weights(self, k: int) -> dict[str, Tensor]:
-        """The parameters of model k that some group moves, as it is, in float32 at least."""
-        state, names = self._models.states[k], self._models.names
-        return {home: state[names[home]].detach().to(like.dtype) for home, like in self._problem.b.items()}
+    def _weight(self, name: str, k: int) -> Tensor:
+        """A parameter of model k as it is, in float32 at least."""
+        models = self._models
+        return models.states[k][models.names[name]].detach().to(self._problem.b[name].dtype)
 
 
 def _pairs(problem: Problem, steps: int) -> list[Pair]:
@@ -195,19 +203,20 @@ def _pairs(problem: Problem, steps: int) -> list[Pair]:
     return [pair for options in found.values() for pair in options[steps % len(options)]]
 
 
-def _degree(problem: Problem) -> int:
+def _degree(problem: Problem, cells: Mapping[str, Sequence[Unfolding]]) -> int:
     """The most occurrences of groups in one cell, which is the degree of a mixed weight along a segment."""
     groups = problem.spec.groups
-    every = (u for cells in cells_by_tensor(problem).values() for u in cells)
+    every = (u for found in cells.values() for u in found)
     return max((sum(len(u.occurrences(groups[g].leaves)) for g in acting(problem, u)) for u in every), default=0)
 
 
-def _accumulate(total: dict[str, Tensor], mixed: dict[str, Tensor]) -> None:
-    """Add up in double precision, for the sums of all but one are differences."""
-    for name, tensor in mixed.items():
-        if name not in total:
-            total[name] = torch.zeros(tensor.shape, dtype=torch.promote_types(tensor.dtype, torch.float64), device=tensor.device)
-        total[name] += tensor
+def _summed(tensors: Iterable[Tensor]) -> tuple[Tensor, float]:
+    """The sum in double precision, and the sum of the squares."""
+    total, squares = torch.zeros(()), []
+    for tensor in tensors:
+        total = total + tensor.to(torch.promote_types(tensor.dtype, torch.float64))
+        squares.append(square(tensor))
+    return total, math.fsum(squares)
 
 
 def _between(start: Maps, end: Maps, t: float) -> Maps:
@@ -216,8 +225,3 @@ def _between(start: Maps, end: Maps, t: float) -> Maps:
 
 def _gap(slope: Gradient, point: Sequence[Tensor], end: Sequence[Tensor]) -> float:
     return math.fsum(float((d * (y - x)).sum(dtype=torch.float64)) for d, x, y in zip(slope.groups, point, end, strict=True))
-
-
-def _inner(x: Tensor, y: Tensor) -> float:
-    wide = torch.promote_types(x.dtype, torch.float64)
-    return float((x.to(wide) * y.to(wide).conj()).real.sum())
