@@ -97,8 +97,8 @@ def merge(
 ) -> Merge:
     """Bring several models into one order, and average them.
 
-    Besides the models there are in memory the merged one and, while models are matched, one permuted copy and the mean
-    that it is matched to.
+    Besides the models there are in memory the merged one or, while models are matched, the mean that one is matched to,
+    its permuted copy, and at the start another one to go back to.
 
     Arguments:
         models: two or more modules or state dicts of the spec's architecture; none is changed.
