@@ -1,8 +1,9 @@
 """How networks are trained and judged, with checkpoints: a model is trained once, and resumed after the last whole epoch.
 
 Checkpoints lie in ~/.cache/autoperm (or $AUTOPERM_CACHE), in a folder named by a hash of everything that decides the
-weights: the network's source, the images, the seed, the batch size, the rate, torch's version. The number of epochs does
-not, since the rate is constant: a longer run goes on where a shorter one ended, and every epoch's weights are kept.
+weights: the network's source, the images, the seed, the batch size, the rate, torch's version, and the number of threads,
+by which sums are rounded. The number of epochs is not part of it, since the rate is constant: a longer run goes on where a
+shorter one ended, and every epoch's weights are kept.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def setting(name: str, data: str, *, quick: bool) -> Setting:
         return Setting(load("digits"), widths, epochs, 64, 450, 5, quick=True)
     found = load(data)
     if found.size == 8:
-        return Setting(found, (32, 128, 512) if name == "mlp" else (1, 2, 4), 20, 64, 1347, 25)
+        return Setting(found, (32, 128, 512) if name == "mlp" else (1, 2, 4), 20, 64, 450, 25)
     if name == "mlp":
         return Setting(found, (64, 512), 20, 500, 10_000, 25)
     return Setting(load(data, size=14, subset=10_000), (1, 2, 4), 10, 100, 2000, 25)
@@ -138,7 +139,7 @@ def cache() -> Path:
 
 def key(net: Net, data: Split, *, seed: int, batch: int) -> str:
     """The name of a run's folder: what it is, and a digest of all that decides its weights."""
-    parts = (net, seed, batch, RATE, torch.__version__, _digest(data.images), _digest(data.labels))
+    parts = (net, seed, batch, RATE, torch.__version__, torch.get_num_threads(), _digest(data.images), _digest(data.labels))
     source = inspect.getsource(nets) + "".join(inspect.getsource(f) for f in (_epoch, _initial, _train))
     digest = hashlib.sha256(repr((*parts, source)).encode()).hexdigest()[:16]
     return f"{net.name}-{net.width}-seed{seed}-{digest}"

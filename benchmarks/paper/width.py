@@ -3,7 +3,8 @@
     python benchmarks/paper/width.py                 MLP, VGG and ResNet with LayerNorm
     python benchmarks/paper/width.py --quick         an MLP on digits
 
-Naive and aligned lines between all pairs of models; writes width.md and width.png.
+Naive and aligned lines between all pairs of models; writes width.md and width.png. What earlier runs measured of other nets
+stays on the page: width.json holds it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,7 +51,7 @@ def rows(found: Sequence[Pair], methods: Sequence[str]) -> list[report.Row]:
     drawn = series(found, methods)
     for architecture in dict.fromkeys(pair.net for pair in found):
         own = [pair for pair in found if pair.net == architecture]
-        row: dict[str, object] = {"net": architecture.name, "width": architecture.width}
+        row: dict[str, object] = {"data": own[0].data, "net": architecture.name, "width": architecture.width}
         row["test accuracy"] = report.spread([pair.ends["test accuracy"] for pair in own])
         for method in methods:
             for split in drawn:
@@ -61,15 +62,14 @@ def rows(found: Sequence[Pair], methods: Sequence[str]) -> list[report.Row]:
     return table
 
 
-def draw(by_net: dict[str, Series], path: Path) -> None:
+def draw(known: dict[str, dict[str, Any]], path: Path) -> None:
     """A column for each architecture, test above train."""
-    figure, panels = plots.subplots(2, len(by_net))
-    for column, (name, drawn) in enumerate(by_net.items()):
+    figure, panels = plots.subplots(2, len(known))
+    for column, (name, one) in enumerate(known.items()):
         for row, split in enumerate(("test", "train")):
-            ax = panels[row, column]
-            plots.plot_barriers(
-                drawn[split], ax, x="width" if name == "mlp" else "width multiplier", y=f"{split} loss barrier", logarithmic=True
-            )
+            ax, unit = panels[row, column], "width" if "mlp" in name else "width multiplier"
+            drawn = {m: {float(w): b for w, b in values.items()} for m, values in one["series"][split].items()}
+            plots.plot_barriers(drawn, ax, x=unit, y=f"{split} loss barrier", logarithmic=True)
             ax.set_title(name, fontsize=9)
     plots.save(figure, path)
 
@@ -85,19 +85,17 @@ def main(
     """Train nets of several widths, align, measure; write width.md."""
     target = report.folder(out, quick=quick)
     compared = chosen(report.names(methods))
-    table: list[report.Row] = []
-    drawn: dict[str, Series] = {}
-    settings: list[str] = [NOTES[0]]
     for name in ["mlp"] if quick else report.names(nets):
         how = setting(name, data, quick=quick)
         widths = QUICK if quick else WIDTHS.get(name, how.widths)
         found = measured(name, how, widths, 2 if quick else seeds, compared)
-        drawn[name] = series(found, compared)
-        table += rows(found, compared)
-        settings.append(f"{name}: {how}.")
-        draw(drawn, target / "width.png")
+        report.show(f"Barrier against width, {name}", rows(found, compared))
+        one = {"rows": rows(found, compared), "series": series(found, compared), "setting": f"{name}: {how}."}
+        known = report.remember(target / "width.json", f"{how.data.name}: {name}", one)
+        draw(known, target / "width.png")
+        settings = [NOTES[0], *(one["setting"] for one in known.values())]
+        table = [row for one in known.values() for row in one["rows"]]
         report.write(target / "width.md", "Barrier against width", settings, table, plots=["width.png"])
-    report.show("Barrier against width", table)
 
 
 if __name__ == "__main__":
