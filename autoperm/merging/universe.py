@@ -42,7 +42,7 @@ def universe(
     *,
     seed: int = 0,
     start: str = "barycentre",
-    max_steps: int = 50,
+    max_steps: int = 25,
     tolerance: float = 1e-6,
     max_sweeps: int = 100,
     progress: Progress = True,
