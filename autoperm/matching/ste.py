@@ -77,8 +77,9 @@ def straight_through(
         >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
         >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
         >>> x = torch.randn(32, 4)
-        >>> data = [(x, mlp(x).argmax(dim=1))]
-        >>> autoperm.match(mlp, spec.random(1).apply(mlp), spec, method="ste", data=data, steps=5).distance
+        >>> data = [(x, mlp(x).detach())]
+        >>> options = {"loss": lambda y, batch: (y - batch[1]).square().mean(), "inputs": lambda batch: batch[0]}
+        >>> autoperm.match(mlp, spec.random(1).apply(mlp), spec, method="ste", data=data, steps=5, **options).distance
         0.0
     """
     if steps < 0 or not lr > 0:
