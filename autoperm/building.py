@@ -13,7 +13,7 @@ from autoperm.inference.classes import is_identity
 from autoperm.inference.dependence import Dependence
 from autoperm.inference.engine import Engine
 from autoperm.inference.system import Tensor
-from autoperm.layout import Factor, Factors, Group, Layout, Leaf
+from autoperm.layout import Exchanged, Factor, Factors, Group, Label, Layout, Leaf
 from autoperm.provenance import Provenance
 from autoperm.spec import PermutationSpec
 
@@ -57,11 +57,11 @@ class SpecBuilder:
         for cell in self.cells.cells(tensor):
             items = self.cells.of.get((tensor.id, cell))
             if items is not None:
-                key = tuple(self._box(item, piece) for item, piece in zip(items, cell, strict=True))
+                key = tuple(self.solution.box(item, piece) for item, piece in zip(items, cell, strict=True))
                 boxes.setdefault(key, []).append(cell)
         pieces: list[dict[tuple[int, ...], np.ndarray]] = [{} for _ in tensor.dims]
-        cells = {}
-        for members in boxes.values():
+        cells, exchanged = {}, {}
+        for key, members in boxes.items():
             place, factors = [], []
             for j in range(len(tensor.dims)):
                 runs = tuple(sorted({cell[j] for cell in members}))
@@ -70,17 +70,18 @@ class SpecBuilder:
                 place.append(list(pieces[j]).index(runs))
                 factors.append(found)
             cells[tuple(place)] = tuple(factors)
-        return Layout(tensor.sizes, tuple(tuple(p.values()) for p in pieces), cells)
+            exchanged[tuple(place)] = self._exchanged(name, tensor, key)
+        exchanged = {cell: x for cell, x in exchanged.items() if x is not None}
+        return Layout(tensor.sizes, tuple(tuple(p.values()) for p in pieces), cells, exchanged)  # type: ignore[arg-type]
 
-    def _box(self, item: int | None, piece: int) -> object:
-        """Cells with the same boxes along all dimensions hold what is one leaf after all."""
-        if item is None or not any(leaf in self.solution.merged for leaf, _ in self.solution.describe(item)[1]):
-            return piece
-        return self._merged_leaves(item)
-
-    def _merged_leaves(self, item: int) -> tuple[int, ...]:
-        """The leaves of a class, outermost first, merged where they are one."""
-        return tuple(self.solution.merged.get(leaf, (leaf, 0))[0] for leaf, _ in self.solution.describe(item)[1])
+    def _exchanged(self, name: str, tensor: Tensor, key: tuple) -> Exchanged | None:
+        """Which other boxes a box may be exchanged for."""
+        found = None if self.solution.exchanges is None else self.solution.exchanges.of(tensor.id, key)
+        if found is None:
+            return None
+        for label in found.labels:
+            self.moves.setdefault(label.leaf, {}).setdefault((name, label.dim), -1)
+        return Exchanged(found.orbit, tuple(Label(x.dim, self._id(x.leaf), x.at) for x in found.labels))
 
     def _dimension(
         self, name: str, tensor: Tensor, j: int, members: list[Cell], runs: tuple[int, ...]
@@ -89,7 +90,7 @@ class SpecBuilder:
         axis, first = tensor.dims[j], self.cells.of[tensor.id, members[0]][j]
         if axis is None:
             return np.arange(tensor.sizes[j]), Factors()
-        if len(runs) == 1 and not isinstance(self._box(first, 0), tuple):
+        if len(runs) == 1 and not isinstance(self.solution.box(first, 0), tuple):
             return self.cells.partition.positions(axis, runs[0]), self._factors(name, j, first)
         at, inside = [], []
         for run in runs:
@@ -98,7 +99,8 @@ class SpecBuilder:
             inside.append(self._merged_positions(item, len(at[-1])))  # type: ignore[arg-type]
         order = np.argsort(np.concatenate(at))
         relabel = np.concatenate(inside)[order]
-        leaves = [m for m in self._merged_leaves(first) if self.cells.classes.size[m] > 1]  # type: ignore[arg-type]
+        leaves = [m for m in self.solution.merged_leaves(first) if self.cells.classes.size[m] > 1]  # type: ignore[arg-type]
+        leaves = [self._named(m) for m in leaves]
         self._note_moves(name, j, leaves)
         factors = (Factor(self._id(leaf)) for leaf in leaves)
         return np.concatenate(at)[order], Factors(factors, None if is_identity(relabel) else relabel)
@@ -120,9 +122,12 @@ class SpecBuilder:
         if item is None:
             return Factors()
         relabel, refs = self.solution.describe(item)
-        refs = [ref for ref in refs if self.cells.classes.size[ref[0]] > 1]
+        refs = [(self._named(leaf), turn) for leaf, turn in refs if self.cells.classes.size[leaf] > 1]
         self._note_moves(name, dim, [leaf for leaf, _ in refs])
         return Factors((Factor(self._id(leaf), turn) for leaf, turn in refs), relabel)
+
+    def _named(self, leaf: int) -> int:
+        return leaf if self.solution.exchanges is None else self.solution.exchanges.name(leaf)
 
     def _note_moves(self, name: str, dim: int, leaves: Sequence[int]) -> None:
         for place, leaf in enumerate(leaves):

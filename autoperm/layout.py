@@ -7,6 +7,7 @@ of *leaves*. An element of the group gives every leaf a permutation, possibly on
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,6 +87,23 @@ class Factors(tuple[Factor, ...]):
         return self
 
 
+@dataclass(frozen=True)
+class Label:
+    """Along a dimension a cell is position ``at`` of a leaf, whose other positions are other cells."""
+
+    dim: int
+    leaf: int
+    at: int
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """A cell that elements of the group put in other cells' places: those of the same orbit, by their labels."""
+
+    orbit: int
+    labels: tuple[Label, ...]
+
+
 Cell = tuple[int, ...]
 
 
@@ -93,19 +111,34 @@ Cell = tuple[int, ...]
 class Layout:
     """One tensor: ``pieces[j]`` are the positions of each piece of dimension j, ``cells`` the factors in each cell.
 
-    Cells that are missing are left alone: no output depends on them.
+    Cells that are missing are left alone: no output depends on them. ``exchanged`` has the cells that move as a whole.
     """
 
     shape: tuple[int, ...]
     pieces: tuple[tuple[np.ndarray, ...], ...]
     cells: dict[Cell, tuple[Factors, ...]]
+    exchanged: dict[Cell, Exchanged] = field(default_factory=dict)
     _plans: dict[int, object] = field(default_factory=dict, repr=False)
 
     def cell_shape(self, cell: Cell) -> tuple[int, ...]:
         return tuple(len(self.pieces[j][p]) for j, p in enumerate(cell))
 
     def leaves(self) -> set[int]:
-        return {f.leaf for dims in self.cells.values() for factors in dims for f in factors}
+        inside = {f.leaf for dims in self.cells.values() for factors in dims for f in factors}
+        return inside | {x.leaf for e in self.exchanged.values() for x in e.labels}
+
+    def leaves_at(self, cell: Cell, dim: int) -> list[int]:
+        """The leaves along one dimension of a cell, those that exchange it as a whole included."""
+        labels = self.exchanged[cell].labels if cell in self.exchanged else ()
+        return [f.leaf for f in self.cells[cell][dim]] + [x.leaf for x in labels if x.dim == dim]
+
+    @cached_property
+    def orbits(self) -> dict[int, list[Cell]]:
+        """The cells of each orbit."""
+        found: dict[int, list[Cell]] = {}
+        for cell, exchanged in self.exchanged.items():
+            found.setdefault(exchanged.orbit, []).append(cell)
+        return found
 
 
 class Action:
@@ -130,21 +163,44 @@ class Action:
         return (source // math.prod(sizes[at + 1 :])) % sizes[at]
 
     def source(self, layout: Layout, cell: Cell, element: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """For each dimension of a cell the positions read, broadcasting over the dimensions they depend on."""
-        dims = layout.cells[cell]
-        shape = layout.cell_shape(cell)
+        """For each dimension of a cell the positions of the tensor read, broadcasting over what they depend on."""
+        dims, shape = layout.cells[cell], layout.cell_shape(cell)
+        labels = layout.exchanged[cell].labels if cell in layout.exchanged else ()
         coordinates = [self._coordinates(dims[j], n, j, len(dims)) for j, n in enumerate(shape)]
-        found = []
+        digits: Digits = [{} for _ in dims]
         for j, factors in enumerate(dims):
-            total = np.zeros((1,) * len(dims), dtype=np.int64)
-            if not factors:
-                total = np.arange(shape[j]).reshape([-1 if k == j else 1 for k in range(len(dims))])
             for k, factor in enumerate(factors):
-                here = self._visible(dims, coordinates, j, k)
-                digit = self.moved(factor.leaf, here, element)
+                here = self._visible(dims, coordinates, labels, j)
+                here[factor.leaf] = coordinates[j][k]
+                digits[j][_occurrence(factors, k)] = self.moved(factor.leaf, here, element)
+        found = self._positions(layout, cell, digits)
+        if not labels:
+            return found
+        at = []
+        for label in labels:
+            here = self._visible(dims, coordinates, labels, label.dim)
+            at.append(self.moved(label.leaf, here | {label.leaf: np.asarray(label.at)}, element))
+        for other in layout.orbits[layout.exchanged[cell].orbit]:
+            there = [np.asarray(a == x.at) for a, x in zip(at, layout.exchanged[other].labels, strict=True)]
+            if other != cell and all(bool(t.any()) for t in there):
+                chosen = functools.reduce(np.logical_and, there)
+                new = self._positions(layout, other, digits)
+                found = [np.where(chosen, n, f) for n, f in zip(new, found, strict=True)]
+        return found
+
+    def _positions(self, layout: Layout, cell: Cell, digits: Digits) -> list[np.ndarray]:
+        """The positions in a tensor of a cell's entries, by their digits along the leaves."""
+        found = []
+        for j, (factors, size) in enumerate(zip(layout.cells[cell], layout.cell_shape(cell), strict=True)):
+            total = np.zeros((1,) * len(cell), dtype=np.int64)
+            if not factors:
+                total = np.arange(size).reshape([-1 if k == j else 1 for k in range(len(cell))])
+            for k, factor in enumerate(factors):
+                digit = digits[j][_occurrence(factors, k)]
                 digit = digit if factor.back is None else factor.back[digit]
                 total = total * self.leaves[factor.leaf].size + digit
-            found.append(total if factors.relabel is None else np.argsort(factors.relabel)[total])
+            local = total if factors.relabel is None else np.argsort(factors.relabel)[total]
+            found.append(layout.pieces[j][cell[j]][local])
         return found
 
     def _coordinates(self, factors: Factors, n: int, j: int, ndim: int) -> list[np.ndarray]:
@@ -159,15 +215,28 @@ class Action:
         return found
 
     def _visible(
-        self, dims: Sequence[Sequence[Factor]], coordinates: Sequence[Sequence[np.ndarray]], j: int, k: int
+        self,
+        dims: Sequence[Sequence[Factor]],
+        coordinates: Sequence[Sequence[np.ndarray]],
+        labels: Sequence[Label],
+        j: int,
     ) -> dict[int, np.ndarray]:
-        """The coordinates that factor k of dimension j refers to: its own dimension's first."""
+        """The coordinates that what is in dimension j refers to: its own dimension's first."""
         seen: dict[int, np.ndarray] = {}
         for d in [*(d for d in range(len(dims)) if d != j), j]:
             for factor, at in zip(dims[d], coordinates[d], strict=True):
                 seen[factor.leaf] = at
-        seen[dims[j][k].leaf] = coordinates[j][k]
+            seen.update({x.leaf: np.asarray(x.at) for x in labels if x.dim == d})
         return seen
+
+
+#: For each dimension the digit along (leaf, how many of the same leaf come before it).
+Digits = list[dict[tuple[int, int], np.ndarray]]
+
+
+def _occurrence(factors: Factors, k: int) -> tuple[int, int]:
+    leaf = factors[k].leaf
+    return leaf, sum(f.leaf == leaf for f in factors[:k])
 
 
 def gather(action: Action, layout: Layout, element: Sequence[np.ndarray], tensor: torch.Tensor) -> torch.Tensor:
@@ -200,6 +269,8 @@ def _alone(layout: Layout, action: Action, j: int) -> bool:
 
 
 def _decide_alone(layout: Layout, action: Action, j: int) -> bool:
+    if layout.exchanged:
+        return False
     seen: dict[int, tuple] = {}
     full = math.prod(len(p) for p in layout.pieces) == len(layout.cells)
     for cell, dims in layout.cells.items():
@@ -246,7 +317,7 @@ def _scatter_cells(
         for j in range(ndim):
             here = positions[j].reshape([-1 if k == j else 1 for k in range(ndim)])
             write.append(torch.from_numpy(np.ascontiguousarray(here)).to(tensor.device))
-            source = positions[j][sources[j]] if j in rest else here
+            source = sources[j] if j in rest else here
             read.append(torch.from_numpy(np.ascontiguousarray(source)).to(tensor.device))
         out[tuple(write)] = tensor[tuple(read)]
     return out

@@ -70,7 +70,7 @@ class PermutationSpec:
         return sum(
             math.prod(layout.cell_shape(cell))
             for cell, dims in layout.cells.items()
-            if any(f.leaf in free for factors in dims for f in factors)
+            if cell in layout.exchanged or any(f.leaf in free for factors in dims for f in factors)
         )
 
     @cached_property
@@ -91,7 +91,7 @@ class PermutationSpec:
     def _why_pinned(self, layout: Layout, dim: int) -> str | None:
         if not layout.cells:
             return "no output depends on it"
-        leaves = [f.leaf for dims in layout.cells.values() for f in dims[dim]]
+        leaves = [leaf for cell in layout.cells for leaf in layout.leaves_at(cell, dim)]
         if any(leaf in self.action.group_of for leaf in leaves):
             return None
         reasons = [self.leaves[leaf].pinned for leaf in leaves if self.leaves[leaf].pinned]

@@ -11,7 +11,7 @@ import numpy as np
 
 from autoperm.errors import SpecError
 from autoperm.files import write_atomically
-from autoperm.layout import Factor, Factors, Group, Layout, Leaf
+from autoperm.layout import Exchanged, Factor, Factors, Group, Label, Layout, Leaf
 from autoperm.provenance import Provenance, Step
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ def _layout_out(layout: Layout) -> dict[str, Any]:
         "cells": [
             [list(cell), [[_listed(dim.relabel), *([f.leaf, _listed(f.relabel)] for f in dim)] for dim in dims]]
             for cell, dims in layout.cells.items()
+        ],
+        "exchanged": [
+            [list(cell), e.orbit, [[x.dim, x.leaf, x.at] for x in e.labels]] for cell, e in layout.exchanged.items()
         ],
     }
 
@@ -133,7 +136,11 @@ def _layout_in(t: dict[str, Any], count: int) -> Layout:
         tuple(cell): tuple(Factors((factor(f) for f in dim[1:]), _array(dim[0])) for dim in dims)
         for cell, dims in t["cells"]
     }
-    return Layout(tuple(t["shape"]), pieces, cells)
+    exchanged = {
+        tuple(cell): Exchanged(orbit, tuple(Label(dim, factor([leaf, None]).leaf, at) for dim, leaf, at in labels))
+        for cell, orbit, labels in t.get("exchanged", ())
+    }
+    return Layout(tuple(t["shape"]), pieces, cells, exchanged)
 
 
 def _provenance_out(provenance: Provenance) -> dict[str, Any]:

@@ -9,7 +9,7 @@ factors agree (congruence), whatever the order in which the ties arrive.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,6 +17,14 @@ import numpy as np
 Ref = tuple[int, np.ndarray | None]
 #: A product of leaves read through a relabelling (None: in its own order).
 Product = tuple[np.ndarray | None, list[Ref]]
+
+
+class Conflict(Exception):
+    """Raised where classes can stay free only if the positions along some leaves are told apart."""
+
+    def __init__(self, leaves: frozenset[int]):
+        super().__init__(leaves)
+        self.leaves = leaves
 
 
 class NeedsCut(Exception):
@@ -64,6 +72,9 @@ class Classes:
         self.stuck: set[int] = set()  # leaf roots that must not be merged with others
         self.cuttable: set[int] = set()  # classes whose axis can be cut finer on request
         self.allow_cuts = True
+        self.strict = False  # whether to cut rather than split a leaf for a relabelling
+        self.lossy = False  # whether a leaf was split for one
+        self.may_conflict: Callable[[frozenset[int]], bool] = lambda leaves: True  # whether to pin them, or raise
 
     def leaf(self, size: int, cuttable: bool = False) -> int:
         new = len(self.parent)
@@ -138,9 +149,10 @@ class Classes:
         if relabel is None:
             return None, leaves
         found = self._match_digits(leaves, relabel)
-        if found is None and split and all(self._is_leaf(leaf) for leaf, _ in leaves):
+        if found is None and split and not self.strict and all(self._is_leaf(leaf) for leaf, _ in leaves):
             leaves = self._split_at(leaves, _strides(relabel))
             found = self._match_digits(leaves, relabel)
+            self.lossy = self.lossy or found is not None
         return (relabel, leaves) if found is None else (None, found)
 
     def pin(self, ref: Ref, reason: str, blur: bool = False) -> None:
@@ -271,6 +283,9 @@ class Classes:
         return (high, None), (low, None)
 
     def _conflict(self, refs: Sequence[Ref], reason: str) -> None:
+        inside = frozenset(leaf for ref in refs for leaf in self.leaves(ref) if self.size[leaf] > 1)
+        if not self.may_conflict(inside):
+            raise Conflict(inside)
         for ref in refs:
             self.pin(ref, reason, blur=True)
 
@@ -323,6 +338,10 @@ class Classes:
         """
         if self.factors[root] is not None:
             of, leaves = self.describe((root, None), split=True)
+            self.lossy = True  # what is tied is one factor at different positions of another
+            if self.strict:
+                self._conflict(leaves, "the axis is tied to a reordering of itself")
+                return
             turn = compose(compose(of, turn), inverse(of))  # type: ignore[assignment]
             self._align_turned(leaves, leaves, turn, "the axis is tied to a reordering of itself")
             return

@@ -9,12 +9,13 @@ occurrence in the same dimension counts; otherwise it is ambiguous, and not visi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import networkx as nx
 
 from autoperm.inference.cells import Cells
 from autoperm.inference.classes import Product
+from autoperm.inference.exchange import Exchanges, exchanges
 from autoperm.inference.merging import Merging
 from autoperm.inference.quiet import quiet_leaves
 from autoperm.inference.system import Frame
@@ -30,6 +31,7 @@ class Dependence:
         self.cells = cells
         self.of: dict[int, set[int]] = {}
         self.merged: dict[int, tuple[int, int]] = {}  # leaf -> merged leaf, where its positions start there
+        self.exchanges: Exchanges | None = None
         self._leaves: dict[int, tuple[int, ...]] = {}
         self._described: dict[int, Product] = {}
         self._seen: set[tuple[Label, frozenset[int]]] = set()
@@ -41,6 +43,7 @@ class Dependence:
             if self.merged:
                 self._leaves.clear()
                 self._narrow_all()
+            self.exchanges = exchanges(self)
         return self
 
     def _narrow_all(self) -> None:
@@ -68,6 +71,16 @@ class Dependence:
             found = tuple(self.merged.get(m, (m, 0))[0] for m in self.cells.classes.leaves((item, None)))
             self._leaves[item] = found
         return found
+
+    def merged_leaves(self, item: int) -> tuple[int, ...]:
+        """The leaves of a class, outermost first, merged where they are one."""
+        return tuple(self.merged.get(leaf, (leaf, 0))[0] for leaf, _ in self.describe(item)[1])
+
+    def box(self, item: int | None, piece: int) -> Hashable:
+        """Pieces with the same box hold what is one leaf after all."""
+        if item is None or not any(leaf in self.merged for leaf, _ in self.describe(item)[1]):
+            return piece
+        return self.merged_leaves(item)
 
     def label(self, items: Sequence[int | None]) -> Label:
         return tuple(self.leaves(i) for i in items if i is not None)
