@@ -66,7 +66,6 @@ def exchanges(solution: Dependence) -> Exchanges | None:
 class _Search:
     def __init__(self, solution: Dependence):
         self.solution, self.graph = solution, Quotient(solution)
-        self.graph.freeze_blurred()
         self.found = Exchanges()
         self.orbits = nx.utils.UnionFind()
         self.leaf_of: dict[int, int] = {v: leaf for leaf, v in self.graph.leaf_vertex.items()}
@@ -118,12 +117,8 @@ class _Search:
         for k in sorted(range(len(swaps)), key=lambda k: (len(support[k]), min(support[k]))):
             if used & support[k]:
                 continue
-            at = min(support[k])
-            others = [
-                m for m in range(len(swaps))
-                if m != k and len(support[m]) == len(support[k]) and at in support[m] and not used & support[m]
-            ]  # fmt: skip
-            for chosen in ([k, *others], [k]):
+            same = [m for m in range(len(swaps)) if m != k and len(support[m]) == len(support[k]) and not used & support[m]]
+            for chosen in (*_stars(swaps, k, same), [k]):
                 bundles = _Bundles(self, [swaps[m] for m in chosen])
                 if bundles.natural:
                     bundles.become_a_leaf()
@@ -133,18 +128,39 @@ class _Search:
         return count
 
 
+def _stars(swaps: Sequence[np.ndarray], k: int, others: Sequence[int]) -> Iterator[list[int]]:
+    """Swap k with others that may exchange one of its two bundles for a third, a fourth and so on."""
+    first = np.nonzero(swaps[k] != np.arange(len(swaps[k])))[0][0]
+    for centre in (int(first), int(swaps[k][first])):
+        star = [k]
+        for m in others:
+            new = swaps[m][centre] not in (centre, *(swaps[j][centre] for j in star))
+            if new and all(_braid(swaps[j], swaps[m]) for j in star):
+                star.append(m)
+        if len(star) > 1:
+            yield star
+
+
+def _braid(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two swaps are related as (1 2) and (1 3) are."""
+    return bool((a[b[a]] == b[a[b]]).all()) and bool((a[b] != b[a]).any())
+
+
 class _Bundles:
     """The bundles that some swaps exchange: generator j exchanges bundle 0 with bundle j + 1."""
 
     def __init__(self, search: _Search, generators: Sequence[np.ndarray]):
         self.search, self.graph, self.generators = search, search.graph, generators
         self.count = len(generators) + 1
+        self.swaps = {(0, j): g for j, g in enumerate(generators, 1)}
+        for (i, a), (j, b) in itertools.combinations(enumerate(generators, 1), 2):
+            self.swaps[i, j] = a[b[a]]
         n = len(generators[0])
         self.moved = sorted(set(np.nonzero(np.any([g != np.arange(n) for g in generators], axis=0))[0].tolist()))
         self.unclear: set[Slot] = set()
         self.side = self._sides() if self.count == 2 else {}
         self.at: dict[int, dict[int, int]] = {}  # vertex -> dimension (-1 for a leaf) -> bundle
-        self.natural = self._label() and self._consistent() and self._one_form() and self._dependences_agree()
+        self.natural = self._label() and self._one_form() and self._consistent() and self._dependences_agree()
 
     # -- labels --------------------------------------------------------------------------------------------------
 
@@ -154,30 +170,29 @@ class _Bundles:
         Where they cannot agree, since something is added to its own mirror image, the slot is noted as unclear.
         """
         image, side = self.generators[0], {}
-        for start in sorted(self._changing_slots(), key=lambda s: (s[0] not in self.search.seeds, s)):
-            if start in side:
+        near: deque[tuple[Slot, int]] = deque()  # slots that list the same positions as one whose side is known
+        beside: deque[tuple[Slot, int]] = deque()  # other dimensions of a box one of whose sides is known
+        starts = deque((s, 0) for s in sorted(self._changing_slots(), key=lambda s: (s[0] not in self.search.seeds, s)))
+        while near or beside or starts:
+            slot, at = (near or beside or starts).popleft()
+            if slot in side:
                 continue
-            side[start], side[int(image[start[0]]), start[1]] = 0, 1
-            queue = deque([start, (int(image[start[0]]), start[1])])
-            while queue:
-                one = queue.popleft()
-                for v, dim in self.graph.links[one]:
-                    if not self._moves((v, dim)):
-                        continue
-                    if (v, dim) not in side:
-                        side[v, dim], side[int(image[v]), dim] = side[one], 1 - side[one]
-                        queue.extend([(v, dim), (int(image[v]), dim)])
-                    elif side[v, dim] != side[one]:
-                        self.unclear.update([one, (int(image[one[0]]), one[1])])
+            for (v, dim), here in ((slot, at), ((int(image[slot[0]]), slot[1]), 1 - at)):
+                side[v, dim] = here
+                for other in self.graph.links[v, dim]:
+                    if side.get(other, here) != here:
+                        self.unclear.update([(v, dim), other])
+                    elif self._moves(other):
+                        near.append((other, here))
+                beside.extend(((v, d), here) for d in self._dims(v) if self._moves((v, d)))
         return side
 
+    def _dims(self, v: int) -> Sequence[int]:
+        box = self.graph.boxes_at[v]
+        return range(len(box.key)) if box is not None else (-1,) if v in self.search.leaf_of else ()
+
     def _changing_slots(self) -> list[Slot]:
-        found = []
-        for v in self.moved:
-            box = self.graph.boxes_at[v]
-            dims = range(len(box.key)) if box is not None else (-1,) if v in self.search.leaf_of else ()
-            found += [(v, d) for d in dims if self._moves((v, d))]
-        return found
+        return [(v, d) for v in self.moved for d in self._dims(v) if self._moves((v, d))]
 
     def _moves(self, slot: Slot) -> bool:
         """Whether some generator changes a slot."""
@@ -190,7 +205,7 @@ class _Bundles:
         leaf_of = self.search.leaf_of
         for v in self.moved:
             if v in leaf_of:
-                at = self._bundle((v, -1), {j for j, g in enumerate(self.generators, 1) if g[v] != v})
+                at = self._bundle((v, -1))
                 if at is None:
                     return False
                 self.at[v] = {-1: at}
@@ -198,10 +213,9 @@ class _Bundles:
 
     def _label_box(self, v: int) -> bool:
         found: dict[int, int] = {}
-        for dim in range(len(self.graph.boxes_at[v].key)):
-            moving = {j for j, g in enumerate(self.generators, 1) if g[v] != v and self._changes(v, int(g[v]), dim)}
-            if moving:
-                at = self._bundle((v, dim), moving)
+        for dim in self._dims(v):
+            if self._moves((v, dim)):
+                at = self._bundle((v, dim))
                 inside = {self.at[w][-1] for w in self._leaves_at(v, dim) if w in self.at}
                 if at is None or len(inside) > 1 or (inside and self.count > 2 and inside != {at}):
                     return False
@@ -209,12 +223,19 @@ class _Bundles:
         self.at[v] = found
         return bool(found)
 
-    def _bundle(self, slot: Slot, moving: set[int]) -> int | None:
+    def _bundle(self, slot: Slot) -> int | None:
+        """The bundle that a slot is in: the one that all swaps which move it have in common."""
         if self.count == 2:
             return self.side[slot]
-        if len(moving) == 1:
-            return next(iter(moving))
-        return 0 if len(moving) == self.count - 1 else None
+        v, dim = slot
+        moving = {pair for pair, g in self.swaps.items() if g[v] != v}
+        if dim >= 0 and self._common(moving) is None:  # in several bundles, along several dimensions
+            moving = {pair for pair in moving if self._changes(v, int(self.swaps[pair][v]), dim)}
+        return self._common(moving)
+
+    def _common(self, moving: set[tuple[int, int]]) -> int | None:
+        """The bundle that all of some swaps exchange, if they are all the swaps that do."""
+        return next((j for j in range(self.count) if moving == {p for p in self.swaps if j in p}), None)
 
     def _leaves_at(self, v: int, dim: int) -> list[int]:
         """The vertices of the leaves along a dimension of a box, those of earlier exchanges included."""
@@ -266,13 +287,15 @@ class _Bundles:
         """Whether the generators map what leaves depend on as they map the leaves."""
         leaf_of, vertex, of = self.search.leaf_of, self.graph.leaf_vertex, self.search.solution.of
         moved = {leaf_of[v] for v in self.moved if v in leaf_of}
-        if any(leaf not in moved and moved & of.get(leaf, set()) for leaf in leaf_of.values()):
+        pinned = self.search.solution.cells.classes.pinned
+        if any(leaf not in moved and leaf not in pinned and moved & of.get(leaf, set()) for leaf in leaf_of.values()):
             return False
         for g in self.generators:
             def there(leaf: int, g: np.ndarray = g) -> int:
                 return leaf_of[int(g[vertex[leaf]])] if leaf in vertex else leaf
 
-            if any({there(m) for m in of.get(leaf, set())} != of.get(there(leaf), set()) for leaf in moved):
+            free = moved - pinned.keys()
+            if any({there(m) for m in of.get(leaf, set())} != of.get(there(leaf), set()) for leaf in free):
                 return False
         return True
 
@@ -281,7 +304,7 @@ class _Bundles:
         graph, search, solution = self.graph, self.search, self.search.solution
         leaf_of, classes = search.leaf_of, solution.cells.classes
         new = classes.leaf(self.count)
-        vertex = graph.add(("leaf", self.count, None))
+        vertex = graph.add(("leaf", self.count, False, False))
         graph.leaf_vertex[new], leaf_of[vertex] = vertex, new
         points = [graph.add(("position", self.count, j)) for j in range(self.count)]
         for point in points:
@@ -305,7 +328,11 @@ class _Bundles:
         families: dict[int, int] = {}
         for v in self.moved:
             if v in leaf_of and self.at[v][-1] == 0:
-                families[leaf_of[v]] = classes.leaf(classes.size[leaf_of[v]])
+                families[leaf_of[v]] = united = classes.leaf(classes.size[leaf_of[v]])
+                if leaf_of[v] in classes.pinned:
+                    classes.pinned[united] = classes.pinned[leaf_of[v]]
+                if leaf_of[v] in classes.blurred:
+                    classes.blurred.add(united)
         for leaf, united in families.items():
             vertex = self.graph.leaf_vertex[leaf]
             members = {leaf_of[int(g[vertex])] for g in self.generators} | {leaf}

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import networkx as nx
 import numpy as np
 
 from autoperm.inference.system import Restriction
@@ -61,7 +62,9 @@ class Quotient:
         self.links: dict[Slot, set[Slot]] = defaultdict(set)
         self.labels: dict[int, list] = defaultdict(list)
         self.leaf_vertex: dict[int, int] = {}
-        self._vertex: dict[Box, int] = {}
+        self._vertex: dict[tuple[int, tuple[Hashable, ...]], int] = {}
+        self._items: dict[int, Sequence[int | None]] = {}  # the classes of a box, in one of its cells
+        self._leaves = nx.utils.UnionFind()  # pinned leaves that are as good as one another
         self._of_cell: dict[tuple[int, Cell], int] = {}
         self._colors: list[int] = []
         self._edges: set[tuple[int, int, int]] = set()  # (from, to, kind); kinds are even, odd ones go backwards
@@ -94,9 +97,11 @@ class Quotient:
                     for dim, part_dim, _ in shared:
                         self._link((whole, dim), (part, part_dim))
         for v, box in enumerate(list(self.boxes_at)):
-            for dim, leaves in enumerate(box.leaves):  # type: ignore[union-attr]
-                for n, leaf in enumerate(leaves):
-                    self.connect(v, self._leaf(leaf), ("leaf", dim, leaves[:n].count(leaf)))
+            leaves = tuple(tuple(self._leaves[leaf] for leaf in dim) for dim in box.leaves)  # type: ignore[union-attr]
+            self.boxes_at[v] = Box(box.space, box.key, leaves)  # type: ignore[union-attr]
+            for dim, inside in enumerate(leaves):
+                for n, leaf in enumerate(inside):
+                    self.connect(v, self._leaf(leaf), ("leaf", dim, inside[:n].count(leaf)))
                     self._link((v, dim), (self._leaf(leaf), -1))
 
     def _restricted(self, r: Restriction) -> Iterator[tuple[int, int, list]]:
@@ -112,16 +117,47 @@ class Quotient:
         leaves = tuple(
             () if item is None else tuple(leaf for leaf in solution.leaves(item) if size[leaf] > 1) for item in items
         )
-        box = Box(space, key, leaves)
-        if box not in self._vertex:
-            self._vertex[box] = self.add(("box", space, tuple((d, key[d]) for d in sorted(pinned))), box)
-        return self._vertex[box]
+        found = self._vertex.get((space, key))
+        if found is None:
+            box = Box(space, key, leaves)
+            still = tuple((d, key[d]) for d in sorted(pinned)) + tuple(self._blurred(box, items))
+            found = self._vertex[space, key] = self.add(("box", space, still), box)
+            self._items[found] = items
+        elif leaves != self.boxes_at[found].leaves:  # type: ignore[union-attr]
+            self._same(found, leaves, items)
+        return found
+
+    def _same(self, v: int, leaves: tuple[tuple[int, ...], ...], items: Sequence[int | None]) -> None:
+        """Another cell of a box, whose pinned leaves may have other names."""
+        box, pinned = self.boxes_at[v], self.cells.classes.pinned
+        for dim, (mine, other) in enumerate(zip(box.leaves, leaves, strict=True)):  # type: ignore[union-attr]
+            if mine == other:
+                continue
+            alike = len(mine) == len(other) and self._order(self._items[v][dim]) == self._order(items[dim])
+            if alike and all(a == b or (a in pinned and b in pinned) for a, b in zip(mine, other, strict=True)):
+                for a, b in zip(mine, other, strict=True):
+                    self._leaves.union(a, b)
+            else:
+                self._colors[v] = self._kinds.setdefault(("still", v), len(self._kinds))
+
+    def _order(self, item: int | None) -> tuple[Hashable, ...]:
+        """In which order a dimension lists the positions of its leaves."""
+        if item is None:
+            return ()
+        relabel, refs = self.solution.describe(item)
+        return tuple(None if r is None else r.tobytes() for r in (relabel, *(turn for _, turn in refs)))
+
+    def _blurred(self, box: Box, items: Sequence[int | None]) -> Iterator[Hashable]:
+        """Where it is not known how positions along a leaf are tied, an exchange must keep them as they are listed."""
+        for dim, item in enumerate(items):
+            if self.cells.classes.blurred.intersection(box.leaves[dim]):
+                yield dim, box.key[dim], *self._order(item)
 
     def _leaf(self, leaf: int) -> int:
+        leaf = self._leaves[leaf]
         if leaf not in self.leaf_vertex:
             classes = self.cells.classes
-            alone = leaf if leaf in classes.pinned or leaf in classes.blurred else None
-            self.leaf_vertex[leaf] = self.add(("leaf", classes.size[leaf], alone))
+            self.leaf_vertex[leaf] = self.add(("leaf", classes.size[leaf], leaf in classes.pinned, leaf in classes.blurred))
         return self.leaf_vertex[leaf]
 
     def add(self, color: Hashable, box: Box | None = None) -> int:
@@ -138,13 +174,6 @@ class Quotient:
         """A new edge."""
         k = 2 * self._kinds.setdefault(kind, len(self._kinds))
         self._edges.update([(u, v, k), (v, u, k + 1)])
-
-    def freeze_blurred(self) -> None:
-        """Boxes whose positions along some leaf are not known for certain stay where they are."""
-        blurred = self.cells.classes.blurred
-        for v, box in enumerate(self.boxes_at):
-            if box is not None and any(leaf in blurred for dim in box.leaves for leaf in dim):
-                self._colors[v] = self._kinds.setdefault(("frozen", v), len(self._kinds))
 
     # -- automorphisms -----------------------------------------------------------------------------------------
 
