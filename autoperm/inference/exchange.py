@@ -39,10 +39,12 @@ class Exchanges:
 
     labels: dict[Key, list[Label]] = field(default_factory=lambda: defaultdict(list))
     orbits: dict[Key, int] = field(default_factory=dict)
+    alias: dict[int, int] = field(default_factory=dict)
     renamed: dict[int, int] = field(default_factory=dict)
 
     def name(self, leaf: int) -> int:
         """What a leaf is called in the end."""
+        leaf = self.alias.get(leaf, leaf)
         while leaf in self.renamed:
             leaf = self.renamed[leaf]
         return leaf
@@ -51,8 +53,8 @@ class Exchanges:
         """The labels of a box and its orbit; None if it stays where it is."""
         if (space, key) not in self.labels:
             return None
-        labels = (Label(x.dim, self.name(x.leaf), x.at) for x in self.labels[space, key])
-        return Exchanged(self.orbits[space, key], tuple(labels))
+        labels = [Label(x.dim, self.name(x.leaf), x.at) for x in self.labels[space, key]]
+        return Exchanged(self.orbits[space, key], tuple(sorted(labels, key=lambda x: (x.dim, x.leaf))))
 
 
 def exchanges(solution: Dependence) -> Exchanges | None:
@@ -66,16 +68,21 @@ def exchanges(solution: Dependence) -> Exchanges | None:
 class _Search:
     def __init__(self, solution: Dependence):
         self.solution, self.graph = solution, Quotient(solution)
-        self.found = Exchanges()
+        self.found = Exchanges(alias=self.graph.aliases)
+        for leaf, seen in solution.of.items():
+            solution.of[leaf] = {self.found.name(m) for m in seen}
+        self.swaps: list[np.ndarray] = []  # of this round
+        self.accepted: list[np.ndarray] = []  # of earlier rounds, those that became leaves
         self.orbits = nx.utils.UnionFind()
         self.leaf_of: dict[int, int] = {v: leaf for leaf, v in self.graph.leaf_vertex.items()}
         named = {t.id for t in solution.cells.system.tensors if t.name is not None}
-        self.seeds = [v for v, box in enumerate(self.graph.boxes_at) if box is not None and box.space in named]
+        self.seeds = {v for v, box in enumerate(self.graph.boxes_at) if box is not None and box.space in named}
 
     def run(self) -> Exchanges | None:
         for _ in range(_MOST_ROUNDS):
             colors = self.graph.prepare()
-            if not self._accept(self._swaps(colors)):
+            self.swaps = self._swaps(colors)
+            if not self._accept(self.swaps):
                 break
         for v in self.orbits:
             self.found.orbits[self.graph.boxes_at[v].space, self.graph.boxes_at[v].key] = self.orbits[v]
@@ -101,7 +108,7 @@ class _Search:
     def _pairs(self, colors: np.ndarray) -> Iterator[tuple[int, int]]:
         """Pairs of boxes of a parameter that look alike: those that differ along one dimension first."""
         alike: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for v in self.seeds:
+        for v in sorted(self.seeds):
             alike[self.graph.boxes_at[v].space, int(colors[v])].append(v)
         pairs = [p for members in alike.values() for p in itertools.combinations(members, 2)]
         apart = {p: sum(x != y for x, y in zip(*(self.graph.boxes_at[v].key for v in p), strict=True)) for p in pairs}
@@ -170,6 +177,7 @@ class _Bundles:
         Where they cannot agree, since something is added to its own mirror image, the slot is noted as unclear.
         """
         image, side = self.generators[0], {}
+        guides = [self._padded(t) for t in self.search.accepted] + [t for t in self.search.swaps if self._commutes(t)]
         near: deque[tuple[Slot, int]] = deque()  # slots that list the same positions as one whose side is known
         beside: deque[tuple[Slot, int]] = deque()  # other dimensions of a box one of whose sides is known
         starts = deque((s, 0) for s in sorted(self._changing_slots(), key=lambda s: (s[0] not in self.search.seeds, s)))
@@ -179,6 +187,7 @@ class _Bundles:
                 continue
             for (v, dim), here in ((slot, at), ((int(image[slot[0]]), slot[1]), 1 - at)):
                 side[v, dim] = here
+                near.extend(((int(t[v]), dim), here) for t in guides)
                 for other in self.graph.links[v, dim]:
                     if side.get(other, here) != here:
                         self.unclear.update([(v, dim), other])
@@ -186,6 +195,11 @@ class _Bundles:
                         near.append((other, here))
                 beside.extend(((v, d), here) for d in self._dims(v) if self._moves((v, d)))
         return side
+
+    def _commutes(self, other: np.ndarray) -> bool:
+        """Whether another swap can keep the two bundles apart."""
+        g = self.generators[0]
+        return bool((other[g] == g[other]).all()) and not any(other[v] == g[v] for v in self.moved)
 
     def _dims(self, v: int) -> Sequence[int]:
         box = self.graph.boxes_at[v]
@@ -248,16 +262,27 @@ class _Bundles:
         return not same or self._leaves_at(v, dim) != self._leaves_at(w, dim)
 
     def _consistent(self) -> bool:
-        """Whether the generators do to the labels what exchanging two bundles does."""
+        """Whether the generators do to the labels what exchanging two bundles does, and keep the labels there were."""
+        seeds = [v for v in self.moved if v in self.search.seeds]
         for j, g in enumerate(self.generators, 1):
             swap = {0: j, j: 0}
-            for v in self.moved:
-                if v in self.at and self.at[int(g[v])] != {d: swap.get(x, x) for d, x in self.at[v].items()}:
+            for v in seeds:
+                if self.at[int(g[v])] != {d: swap.get(x, x) for d, x in self.at[v].items()}:
                     return False
-        return True
+        keeps = all(self._keeps_labels(v, g) for v in seeds for g in self.generators)
+        return keeps and all(self.at[v] == self.at.get(int(t[v])) for v in seeds for t in self.search.accepted)
+
+    def _padded(self, swap: np.ndarray) -> np.ndarray:
+        """An earlier swap, which leaves what was added since where it is."""
+        return np.concatenate([swap, np.arange(len(swap), len(self.generators[0]))])
+
+    def _keeps_labels(self, v: int, g: np.ndarray) -> bool:
+        leaf_of, vertex = self.search.leaf_of, self.graph.leaf_vertex
+        mine = [(x.dim, leaf_of[int(g[vertex[x.leaf]])], x.at) for x in self.graph.labels[v]]
+        return sorted(mine) == sorted((x.dim, leaf_of[vertex[x.leaf]], x.at) for x in self.graph.labels[int(g[v])])
 
     def _one_form(self) -> bool:
-        """Bring the boxes of an orbit to labels along the same dimensions; False if they do not all move, or disagree.
+        """Bring the boxes of a parameter to labels along the same dimensions; False if they do not all move, or disagree.
 
         A dimension beside the one that says which bundle it is may follow in some boxes only.
         """
@@ -266,7 +291,8 @@ class _Bundles:
                 return False
             common = set.intersection(*(set(self.at[v]) for v in orbit))
             for v in orbit:
-                if not {at for d, at in self.at[v].items() if d not in common} <= {self.at[v][d] for d in common}:
+                dropped = {at for d, at in self.at[v].items() if d not in common}
+                if not common or (dropped and dropped != {self.at[v][d] for d in common}):
                     return False
                 self.at[v] = {d: at for d, at in self.at[v].items() if d in common}
         return True
@@ -276,7 +302,7 @@ class _Bundles:
         union = nx.utils.UnionFind(self.search.orbits)
         for members in self.search.orbits.to_sets():
             union.union(*members)
-        boxes = [v for v in self.moved if self.graph.boxes_at[v] is not None]
+        boxes = [v for v in self.moved if v in self.search.seeds]
         for v in boxes:
             union.union(v, *(int(g[v]) for g in self.generators))
         return [orbit for orbit in union.to_sets() if not orbit.isdisjoint(boxes)]
@@ -314,14 +340,16 @@ class _Bundles:
             box = graph.boxes_at[v]
             for dim, at in self.at.get(v, {}).items():
                 if (v, dim) not in self.unclear:
-                    graph.connect(v, points[at], ("label", dim, sum(x.dim == dim for x in graph.labels[v])))
+                    graph.connect(v, points[at], ("label", dim if v in search.seeds else None))
                 if box is not None:
                     graph.labels[v].append(Label(dim, new, at))
+                if v in search.seeds:
                     search.found.labels[box.space, box.key].append(Label(dim, new, at))
-            if box is not None:
+            if v in search.seeds:
                 search.orbits.union(v, *(int(g[v]) for g in self.generators))
         self._unite_leaves(new)
         solution.of[new] = parents
+        search.accepted += self.generators
 
     def _unite_leaves(self, new: int) -> None:
         solution, leaf_of, classes = self.search.solution, self.search.leaf_of, self.search.solution.cells.classes

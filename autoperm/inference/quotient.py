@@ -140,6 +140,11 @@ class Quotient:
             else:
                 self._colors[v] = self._kinds.setdefault(("still", v), len(self._kinds))
 
+    @property
+    def aliases(self) -> dict[int, int]:
+        """Pinned leaves that are as good as others, with the names that they have here."""
+        return {leaf: self._leaves[leaf] for leaf in list(self._leaves) if self._leaves[leaf] != leaf}
+
     def _order(self, item: int | None) -> tuple[Hashable, ...]:
         """In which order a dimension lists the positions of its leaves."""
         if item is None:
