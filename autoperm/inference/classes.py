@@ -336,12 +336,13 @@ class Classes:
         Cycles of one length can be exchanged whole; the two positions of a 2-cycle as well. Larger cycles could
         also rotate (a cyclic group), which is not a symmetric group: their phase is pinned.
         """
+        # What is tied may be one factor at different positions of another, and what is beside it may differ there.
+        self.lossy = True
+        if self.strict:
+            self._conflict([(root, None)], "the axis is tied to a reordering of itself")
+            return
         if self.factors[root] is not None:
             of, leaves = self.describe((root, None), split=True)
-            self.lossy = True  # what is tied is one factor at different positions of another
-            if self.strict:
-                self._conflict(leaves, "the axis is tied to a reordering of itself")
-                return
             turn = compose(compose(of, turn), inverse(of))  # type: ignore[assignment]
             self._align_turned(leaves, leaves, turn, "the axis is tied to a reordering of itself")
             return
