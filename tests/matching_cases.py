@@ -30,6 +30,20 @@ class Attention(nn.Module):
         return self.head(x + y if self.residual else y)
 
 
+class Mirrored(nn.Module):
+    """A stream added to its mirror image, then cut in two heads: the heads can be exchanged, each turned around."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(3, 6), nn.Linear(6, 2)
+        self.heads = nn.Conv1d(6, 6, 1, groups=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = x + torch.tanh(x).flip(-1)
+        return self.head(torch.tanh(self.heads(x[..., None])[..., 0]))
+
+
 class PerHead(nn.Module):
     """One MLP per head: the two inner dimensions of a head meet in one weight."""
 
@@ -77,6 +91,7 @@ CASES = {
     "grouped": (grouped, (1, 3, 5, 5)),
     "recurrent": (recurrent, (1, 4, 3)),
     "per_head": (PerHead, (2, 2)),
+    "mirrored": (Mirrored, (2, 3)),
 }
 
 

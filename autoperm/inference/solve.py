@@ -32,10 +32,15 @@ def solve(system: System) -> Dependence:
     """
     found = _solve(system)
     if found.cells.classes.lossy and len(system.tensors) <= MOST_TENSORS:
-        found = max(found, _solve(system, strict=True), key=_log_order)
+        found = _larger(found, _solve(system, strict=True))
     if points := _points(found.cells):
-        found = max(found, _solve(system, points, strict=True), key=_log_order)
+        found = _larger(found, _solve(system, points, strict=True))
     return found
+
+
+def _larger(one: Dependence, other: Dependence) -> Dependence:
+    """The larger group; the first where they are equal."""
+    return other if _log_order(other) > _log_order(one) + 1e-6 else one
 
 
 def _points(cells: Cells) -> list[tuple[int, np.ndarray]]:

@@ -26,18 +26,29 @@ def layer(
     """One layer in one direction over (time, batch, features): all outputs, then the last states.
 
     ``x: _ b i; each gate: h i, h p, h, h; states: b p and b h; projection: p h``, where p is h without a projection.
+    The recurrent weights are read with the state before, which is the same p under another name: they have two axes.
     """
     hidden = weights[0].shape[0] // gates
     out = "h" if projection is None else "p"
-    specs = ["h i", f"h {out}", "h", "h"]
-    terms = [(x, "_ b i"), *zip(initial, (f"b {out}", "b h"), strict=False)]
-    for weight, spec in zip(weights, specs, strict=False):
-        terms += [(narrowed(op, weight, 0, k * hidden, hidden), spec) for k in range(gates)]
+
+    def each_gate(k: int, spec: str) -> list[tuple[View, str]]:
+        return [(narrowed(op, weights[k], 0, g * hidden, hidden), spec) for g in range(gates)]
+
+    before = views.identity(op.system.fresh(tuple(initial[0].shape), op.node))
+    recurrent = [(before, "b k"), *each_gate(1, "h k")]
+    step = _stated(op, recurrent, ["b h"], [(initial[0].shape[0], hidden)])[0]
+    terms = [(x, "_ b i"), *zip(initial, (f"b {out}", "b h"), strict=False), (before, f"b {out}"), (step, "b h")]
+    terms += each_gate(0, "h i")
+    for k in range(2, len(weights)):
+        terms += each_gate(k, "h")
     if projection is not None:
         terms.append((projection, "p h"))
     results = [f"_ b {out}", f"b {out}", "b h"][: 1 + len(initial)]
     time, batch, _ = x.shape
-    shapes = [(time, batch, initial[0].shape[1])] + [v.shape for v in initial]
+    return _stated(op, terms, results, [(time, batch, initial[0].shape[1])] + [v.shape for v in initial])
+
+
+def _stated(op: Op, terms: Sequence[tuple[View, str]], results: Sequence[str], shapes: Sequence[Sequence[int]]) -> list[View]:
     inputs = [(v, expand_term(t, v.ndim)) for v, t in terms]
     outputs = [expand_term(t, len(s)) for t, s in zip(results, shapes, strict=True)]
     return op.state(inputs, outputs, shapes, reason="time steps are in order")

@@ -54,6 +54,26 @@ def lstm_projected() -> nn.Module:
     return net(lambda m, x: m.h(m.c(x)[0]), c=nn.LSTM(2, 4, proj_size=2, batch_first=True), h=L(2, 2))
 
 
+@case(1, 2, 2, order=f(2) * f(2))
+def lstm_read_in_parts() -> nn.Module:
+    """The hidden units are cut in two: the recurrent weights have four blocks, of which the diagonal ones are two."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        one, other = m.c(x)[0].split(2, -1)
+        return m.a(one) + m.b(torch.tanh(other))
+
+    return net(forward, c=nn.LSTM(2, 4, batch_first=True), a=L(2, 2), b=L(2, 2))
+
+
+@case(1, 2, 2, order=f(2) * f(2))
+def gru_read_in_parts() -> nn.Module:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        one, other = m.c(x)[0].split(2, -1)
+        return m.a(one) + m.b(torch.tanh(other))
+
+    return net(forward, c=nn.GRU(2, 4, batch_first=True), a=L(2, 2), b=L(2, 2))
+
+
 @case(1, 3, 2, order=f(4))
 def cumulative_sum() -> nn.Module:
     """A scan over time leaves channels free."""
