@@ -9,9 +9,9 @@ import networkx as nx
 import numpy as np
 
 from autoperm.inference.cells import Cell
-from autoperm.inference.classes import is_identity
 from autoperm.inference.dependence import Dependence
 from autoperm.inference.engine import Engine
+from autoperm.inference.relabel import is_identity
 from autoperm.inference.system import Tensor
 from autoperm.layout import Exchanged, Factor, Factors, Group, Label, Layout, Leaf
 from autoperm.provenance import Provenance

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from autoperm.inference.classes import Classes, Ref, is_identity
+from autoperm.inference.classes import Classes, Ref
 from autoperm.inference.partition import Partition
+from autoperm.inference.relabel import is_identity
 from autoperm.inference.system import Frame, Projection, Restriction, System, Tensor
 
 #: One piece index per dimension of a tensor.
@@ -35,6 +36,7 @@ class Cells:
         self.live: dict[int, set[Cell]] = {}
         self._all_live: set[int] = set()  # tensors that are live in every cell
         self._grids: dict[int, Cell] = {}
+        self.cut_apart = False  # whether axes were cut because views of them do not fit
         self._whole = not partition.colors  # nothing is cut: one cell each, all live
 
     def solve(self) -> Cells:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from autoperm.inference.relabel import compose, cycles_of, inverse, is_identity, strides
+
 #: A class seen through a relabelling: position k is position ``relabel[k]`` of the class (None: the identity).
 Ref = tuple[int, np.ndarray | None]
 #: A product of leaves read through a relabelling (None: in its own order).
@@ -33,26 +35,6 @@ class NeedsCut(Exception):
     def __init__(self, leaf: int, key: np.ndarray):
         super().__init__(leaf)
         self.leaf, self.key = leaf, key
-
-
-def compose(outer: np.ndarray | None, inner: np.ndarray | None) -> np.ndarray | None:
-    """The relabelling ``k -> outer[inner[k]]``."""
-    if outer is None or inner is None:
-        return inner if outer is None else outer
-    both = outer[inner]
-    return None if is_identity(both) else both
-
-
-def inverse(relabel: np.ndarray | None) -> np.ndarray | None:
-    if relabel is None:
-        return None
-    back = np.empty_like(relabel)
-    back[relabel] = np.arange(len(relabel))
-    return back
-
-
-def is_identity(relabel: np.ndarray | None) -> bool:
-    return relabel is None or bool((relabel == np.arange(len(relabel))).all())
 
 
 class Classes:
@@ -150,7 +132,7 @@ class Classes:
             return None, leaves
         found = self._match_digits(leaves, relabel)
         if found is None and split and not self.strict and all(self._is_leaf(leaf) for leaf, _ in leaves):
-            leaves = self._split_at(leaves, _strides(relabel))
+            leaves = self._split_at(leaves, strides(relabel))
             found = self._match_digits(leaves, relabel)
             self.lossy = self.lossy or found is not None
         return (relabel, leaves) if found is None else (None, found)
@@ -346,7 +328,7 @@ class Classes:
             turn = compose(compose(of, turn), inverse(of))  # type: ignore[assignment]
             self._align_turned(leaves, leaves, turn, "the axis is tied to a reordering of itself")
             return
-        cycles = _cycles(turn)
+        cycles = cycles_of(turn)
         lengths = np.empty(len(turn), dtype=np.int64)
         for cycle in cycles:
             lengths[cycle] = len(cycle)
@@ -375,33 +357,3 @@ class Classes:
             self._link(root, self.product(factors), back)
         if pinned is not None:
             self.pin((root, None), pinned)
-
-
-def _strides(relabel: np.ndarray) -> list[int]:
-    """The strides of the digits that a relabelling reorders, and where those digits end."""
-    found = []
-    while len(relabel) > 1:
-        step = int(relabel[1] - relabel[0])
-        steps = np.diff(relabel) == step
-        length = len(relabel) if bool(steps.all()) else int(np.argmin(steps)) + 1
-        while len(relabel) % length:
-            length -= 1
-        if length == 1:
-            return []
-        found += [abs(step), abs(step) * length]
-        relabel = relabel[::length]
-    return found
-
-
-def _cycles(turn: np.ndarray) -> list[list[int]]:
-    seen = np.zeros(len(turn), dtype=bool)
-    found: list[list[int]] = []
-    for start in range(len(turn)):
-        if not seen[start]:
-            cycle, at = [], start
-            while not seen[at]:
-                seen[at] = True
-                cycle.append(at)
-                at = int(turn[at])
-            found.append(cycle)
-    return found

@@ -78,8 +78,8 @@ class Quotient:
         pinned: dict[int, set[int]] = {}
         for pin in cells.system.pins:
             pinned.setdefault(pin.tensor.id, set()).add(pin.dim)
-        for (tensor, cell), items in cells.of.items():
-            self._of_cell[tensor, cell] = self._box(tensor, cell, items, pinned.get(tensor, set()))
+        for (number_of, cell), items in cells.of.items():
+            self._of_cell[number_of, cell] = self._box(number_of, cell, items, pinned.get(number_of, set()))
         number: dict[int, int] = {}
         for frame, joint, letters in cells.joint:
             k = number.setdefault(id(frame), len(number))
@@ -96,9 +96,10 @@ class Quotient:
                     self.connect(whole, part, ("part", k))
                     for dim, part_dim, _ in shared:
                         self._link((whole, dim), (part, part_dim))
-        for v, box in enumerate(list(self.boxes_at)):
-            leaves = tuple(tuple(self._leaves[leaf] for leaf in dim) for dim in box.leaves)  # type: ignore[union-attr]
-            self.boxes_at[v] = Box(box.space, box.key, leaves)  # type: ignore[union-attr]
+        for v in range(len(self.boxes_at)):
+            box = self.box(v)
+            leaves = tuple(tuple(self._leaves[leaf] for leaf in dim) for dim in box.leaves)
+            self.boxes_at[v] = Box(box.space, box.key, leaves)
             for dim, inside in enumerate(leaves):
                 for n, leaf in enumerate(inside):
                     self.connect(v, self._leaf(leaf), ("leaf", dim, inside[:n].count(leaf)))
@@ -123,14 +124,14 @@ class Quotient:
             still = tuple((d, key[d]) for d in sorted(pinned)) + tuple(self._blurred(box, items))
             found = self._vertex[space, key] = self.add(("box", space, still), box)
             self._items[found] = items
-        elif leaves != self.boxes_at[found].leaves:  # type: ignore[union-attr]
+        elif leaves != self.box(found).leaves:
             self._same(found, leaves, items)
         return found
 
     def _same(self, v: int, leaves: tuple[tuple[int, ...], ...], items: Sequence[int | None]) -> None:
         """Another cell of a box, whose pinned leaves may have other names."""
-        box, pinned = self.boxes_at[v], self.cells.classes.pinned
-        for dim, (mine, other) in enumerate(zip(box.leaves, leaves, strict=True)):  # type: ignore[union-attr]
+        box, pinned = self.box(v), self.cells.classes.pinned
+        for dim, (mine, other) in enumerate(zip(box.leaves, leaves, strict=True)):
             if mine == other:
                 continue
             alike = len(mine) == len(other) and self._order(self._items[v][dim]) == self._order(items[dim])
@@ -164,6 +165,13 @@ class Quotient:
             classes = self.cells.classes
             self.leaf_vertex[leaf] = self.add(("leaf", classes.size[leaf], leaf in classes.pinned, leaf in classes.blurred))
         return self.leaf_vertex[leaf]
+
+    def box(self, v: int) -> Box:
+        """The box of a vertex that has one."""
+        found = self.boxes_at[v]
+        if found is None:
+            raise KeyError(v)
+        return found
 
     def add(self, color: Hashable, box: Box | None = None) -> int:
         """A new vertex."""

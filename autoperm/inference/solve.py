@@ -68,10 +68,10 @@ def _log_order(solution: Dependence) -> float:
 
 
 def _solve(system: System, cuts: Sequence[tuple[int, np.ndarray]] = (), *, strict: bool = False) -> Dependence:
-    cuts = list(cuts)
+    cuts, apart = list(cuts), bool(cuts)
     for tries in itertools.count():
         cells = Cells(system, _partition(system, cuts))
-        cells.classes.strict = strict
+        cells.classes.strict, cells.cut_apart = strict, apart
         cells.classes.allow_cuts = tries < MAX_RESTARTS
         cells.classes.may_conflict = functools.partial(_nothing_to_cut, cells)
         try:
@@ -80,6 +80,7 @@ def _solve(system: System, cuts: Sequence[tuple[int, np.ndarray]] = (), *, stric
             cuts.append(_as_cut(cells, request))
         except Conflict as conflict:
             cuts += _between(cells, conflict.leaves)
+            apart = True
     raise AssertionError("unreachable")
 
 
