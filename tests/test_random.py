@@ -7,10 +7,8 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.random_architectures import Program, orders, programs, random_program
 
-#: The share of programs of six ops whose order should be the true one.
+#: The share of programs whose order is the true one, at least. docs/limits.md names the patterns that are missing.
 TARGET = 0.99
-#: The share below which something broke. docs/limits.md names the patterns between here and the target.
-FLOOR = 0.94
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -40,20 +38,14 @@ def check_share(count: int, depth: int, share: float) -> None:
 
 
 def test_nearly_always_the_true_order() -> None:
-    check_share(60, 6, FLOOR)
+    check_share(60, 6, TARGET)
 
 
 @pytest.mark.slow
 def test_nearly_always_the_true_order_of_many() -> None:
-    check_share(300, 6, FLOOR)
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="about 0.95: mirror images of heads and views that do not fit, see docs/limits.md")
-def test_the_target_share() -> None:
     check_share(300, 6, TARGET)
 
 
 @pytest.mark.slow
 def test_two_ops_are_nearly_always_exact() -> None:
-    check_share(300, 2, 0.985)
+    check_share(300, 2, TARGET)
