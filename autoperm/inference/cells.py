@@ -328,9 +328,15 @@ class Cells:
                     self._mark(*((r.whole, whole) if r.part_is_result else (r.part, part)))
 
     def _mark_frame(self, frame: Frame) -> None:
-        if any(frame.members[m][0].id in self._all_live for m in frame.outputs):
+        if any(frame.members[m][0].id in self._all_live for m in frame.outputs) and not _on_diagonal(frame):
             self._all_live.update(tensor.id for tensor, _ in frame.members)
             return
         for _, members in self._live_cells(frame):
             for (tensor, _), cell in zip(frame.members, members, strict=True):
                 self._mark(tensor, cell)
+
+
+def _on_diagonal(frame: Frame) -> bool:
+    """Whether a member is read along a diagonal only: one letter stands for two of its dimensions."""
+    letters = [[i for run in projection for i in run or ()] for _, projection in frame.members]
+    return any(len(set(run)) < len(run) for run in letters)
