@@ -26,7 +26,7 @@ def gram(problem: Problem, g: int, cells: Sequence[Unfolding]) -> np.ndarray:
         return np.zeros((group.copies, group.size, group.size))
     once = all(len(u.occurrences(group.leaves)) == 1 for u in cells)
     total = _from_kept(problem, g, cells)[None] if once and not group.parents else _fresh(problem, g, cells)
-    return total.double().cpu().numpy()
+    return total.cpu().numpy()
 
 
 def _fresh(problem: Problem, g: int, cells: Sequence[Unfolding]) -> torch.Tensor:

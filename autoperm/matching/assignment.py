@@ -1,0 +1,195 @@
+"""Assignments: the permutation p that maximises the sum of gram[i, p[i]], exact to rounding.
+
+scipy's solver for dense matrices takes seconds for a few thousand rows. Large matrices are solved on few of their
+entries and then certified on all of them:
+
+1. A few passes of annealed Sinkhorn scaling (Cuturi, NeurIPS 2013; Sharify et al. 2011) give prices of the columns.
+2. Of what an entry is worth less its prices, the largest entries are the candidates.
+3. The best assignment among the candidates is found by successive shortest paths (Jonker and Volgenant, Computing 1987;
+   scipy's ``min_weight_full_bipartite_matching``), and prices that prove it by relaxing edges (Bellman and Ford).
+4. Entries of the whole matrix that contradict those prices become candidates too, until there are none. Then the
+   assignment is optimal by linear programming duality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+#: Up to this many rows the dense solver is the faster one.
+DENSE = 320
+
+#: Temperatures of the scaling, as shares of the spread of each row and column.
+_TEMPERATURES = (0.2, 0.1, 0.05, 0.05, 0.025)
+
+#: The most by which the columns may be wanted more or less than once each, on average, for the prices to be of use.
+_BALANCED = 0.45
+
+#: Candidates per row to begin with; rounds of new ones, and rounds of relaxation in each, before the dense solver takes
+#: over. It does where rows are nearly equal in droves.
+_CANDIDATES, _ROUNDS, _RELAXATIONS = 6, 8, 400
+
+#: Entries to look at at a time: they stay in the cache, and no copy of a large matrix is made.
+_CHUNK = 1 << 17
+
+
+def assign(gram: np.ndarray) -> tuple[np.ndarray, float]:
+    """The permutation p that maximises the sum of gram[i, p[i]], and the sum.
+
+    Arguments:
+        gram: a square matrix of finite numbers, float32 or float64.
+
+    Example:
+        >>> import numpy as np
+        >>> best, value = assign(np.array([[1.0, 5.0], [2.0, 3.0]]))
+        >>> best.tolist(), value
+        ([1, 0], 7.0)
+    """
+    if len(gram) > DENSE:
+        found = _certified(np.ascontiguousarray(gram))
+    else:
+        found = linear_sum_assignment(gram, maximize=True)[1]
+    return found, float(gram[np.arange(len(gram)), found].sum(dtype=np.float64))
+
+
+def _certified(gram: np.ndarray) -> np.ndarray:
+    """The best assignment of a large matrix."""
+    whole, n = torch.from_numpy(gram), len(gram)
+    largest = float(whole.abs().max())
+    if largest == 0 or not np.isfinite(largest):
+        return linear_sum_assignment(gram, maximize=True)[1]
+    spreads = [whole.std(dim, correction=0).clamp_min(1e-9 * largest) for dim in (1, 0)]
+    scaled = _scaled(whole, *spreads)
+    if scaled is None:
+        return linear_sum_assignment(gram, maximize=True)[1]
+    prices = scaled.double().numpy()
+    entries = _candidates(whole, prices, spreads[0])
+    worth, enough = np.zeros(n), 8 * np.finfo(np.float64).eps * largest
+    for count in range(_ROUNDS):
+        values = gram.reshape(-1)[entries].astype(np.float64)
+        best = _among(entries, values, prices, largest)
+        prices, worth, sure = _potentials(entries, values, best, prices, enough)
+        new = _contradictions(whole, prices, worth, enough, 4 << count) if sure else None
+        if new is None:
+            break
+        if not len(new):
+            return best
+        entries = np.union1d(entries, new)
+    return linear_sum_assignment(gram, maximize=True)[1]
+
+
+def _rows(n: int) -> Iterator[slice]:
+    """The rows of a matrix, some at a time."""
+    step = max(1, _CHUNK // n)
+    return (slice(i, min(i + step, n)) for i in range(0, n, step))
+
+
+def _scaled(whole: torch.Tensor, row_spread: torch.Tensor, column_spread: torch.Tensor) -> torch.Tensor | None:
+    """Prices of the columns at which rows choose nearly all different ones; higher where a column is wanted more.
+
+    None where that takes too long: where a few rows and columns are much larger than the others, or all alike. There
+    the dense solver is quick.
+    """
+    prices = torch.zeros_like(column_spread)
+    for share in _TEMPERATURES:
+        wanted = torch.zeros_like(prices)
+        for rows in _rows(len(whole)):
+            wishes = torch.sub(whole[rows], prices).mul_(1 / (share * row_spread[rows, None]))
+            wishes -= wishes.amax(1, keepdim=True)
+            wishes.clamp_(min=-60).exp_()  # numbers too small to be normal are slow
+            wanted += wishes.sum(1).reciprocal() @ wishes
+        prices = prices + share * column_spread * wanted.log()
+    return prices if float((wanted - 1).abs().mean()) <= _BALANCED else None
+
+
+def _candidates(whole: torch.Tensor, prices: np.ndarray, row_spread: torch.Tensor) -> np.ndarray:
+    """Sorted flat positions of the entries that are worth most at these prices, and of the diagonal."""
+    n, least = len(whole), None
+    generator = torch.Generator().manual_seed(n)
+    found = [np.arange(0, n * n, n + 1)]
+    cost = torch.from_numpy(prices).to(whole.dtype)
+    for rows in _rows(n):
+        worth = whole[rows] - cost
+        worth -= worth.amax(1, keepdim=True)
+        worth /= row_spread[rows, None]
+        count, flat = _CANDIDATES * len(worth), worth.reshape(-1)
+        least = float(flat.kthvalue(len(flat) - count).values) if least is None else least
+        chosen = torch.nonzero(flat > least)[:, 0]
+        if not len(worth) <= len(chosen) <= 4 * count:  # ties, or rows unlike the first ones
+            worth += 1e-6 * torch.rand(worth.shape, generator=generator, dtype=worth.dtype)  # tied rows choose apart
+            chosen = (worth.topk(_CANDIDATES, 1).indices + n * torch.arange(len(worth))[:, None]).reshape(-1)
+        found.append(chosen.numpy() + n * rows.start)
+    return np.unique(np.concatenate(found))
+
+
+def _among(entries: np.ndarray, values: np.ndarray, prices: np.ndarray, margin: float) -> np.ndarray:
+    """The best assignment among the candidates, by shortest augmenting paths that start from the prices."""
+    n = len(prices)
+    rows, columns = np.divmod(entries, n)
+    starts = np.searchsorted(rows, np.arange(n + 1))
+    cost = prices[columns] - values
+    # Counted from each row's least cost, all are positive and the prices make most paths short.
+    cost += margin - np.repeat(np.minimum.reduceat(cost, starts[:-1]), np.diff(starts))
+    # The solver first looks whether there is any assignment, which is quick where each row lists the diagonal first.
+    # It has an initial phase for square matrices that can take very long on near ties: a column that none may take
+    # makes it skip that.
+    order = np.lexsort((columns != rows, rows))
+    matrix = csr_array((cost[order], columns[order].astype(np.int32), starts.astype(np.int32)), shape=(n, n + 1))
+    return min_weight_full_bipartite_matching(matrix)[1].astype(np.int64)
+
+
+def _potentials(
+    entries: np.ndarray, values: np.ndarray, best: np.ndarray, prices: np.ndarray, enough: float
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Prices at which every row prefers its own column among the candidates, what rows then get, and whether they hold.
+
+    Row i, which has column best[i], may ask for it what another row that lists column best[i] asks for its own, and
+    what that one loses by not getting this: the most that holds for all are longest paths.
+    """
+    n = len(best)
+    owner = np.empty_like(best)
+    owner[best] = np.arange(n)
+    rows, columns = np.divmod(entries, n)
+    columns = owner[columns]
+    own = np.empty(n)
+    own[rows[rows == columns]] = values[rows == columns]
+    order = np.argsort(columns, kind="stable")
+    rows, gain = rows[order], (values - own[rows])[order]
+    starts = np.searchsorted(columns[order], np.arange(n))
+    asked, sure = prices[best], False
+    for _ in range(_RELAXATIONS):
+        higher = np.maximum.reduceat(asked[rows] + gain, starts)
+        sure = float((higher - asked).max()) <= enough / 2
+        asked = higher
+        if sure:
+            break
+    found = np.empty(n)
+    found[best] = asked
+    return found, own - asked, sure
+
+
+def _contradictions(
+    whole: torch.Tensor, prices: np.ndarray, worth: np.ndarray, enough: float, most: int
+) -> np.ndarray:
+    """Flat positions of entries worth more to their row than what it has: the worst of each row and of each column."""
+    n = len(whole)
+    cost, has = torch.from_numpy(prices), torch.from_numpy(worth)
+    worst, where = torch.full_like(cost, enough), torch.full((n,), -1)
+    found = []
+    for rows in _rows(n):
+        excess = whole[rows] - cost
+        excess -= has[rows, None]
+        bad = torch.nonzero(excess.amax(1) > enough)[:, 0]
+        if len(bad):
+            top = excess[bad].topk(min(most, n), 1)
+            found.append(((bad[:, None] + rows.start) * n + top.indices)[top.values > enough])
+            down = excess.max(0)
+            worse = down.values > worst
+            worst[worse], where[worse] = down.values[worse], down.indices[worse] + rows.start
+    columns = torch.nonzero(where >= 0)[:, 0]
+    return torch.cat([*found, where[columns] * n + columns]).unique().numpy()
