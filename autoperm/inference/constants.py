@@ -14,7 +14,13 @@ from autoperm.capture import Capture
 #: Constants with more entries than this are not evaluated: their axes are pinned.
 LIMIT = 1 << 22
 
+#: What factories fill with. What memory holds that nobody has written to is no part of a function: zeros will do.
 _FILLS = {
+    "aten.empty": 0,
+    "aten.empty_like": 0,
+    "aten.new_empty": 0,
+    "aten.empty_strided": 0,
+    "aten.new_empty_strided": 0,
     "aten.zeros": 0,
     "aten.zeros_like": 0,
     "aten.new_zeros": 0,
