@@ -279,7 +279,15 @@ def write(found: Mapping[str, Mapping[str, Any]], target: Path, quick: bool) -> 
     notes = [*NOTES, *([f"Quick: matchers that have them run with {QUICK_OPTIONS}."] if quick else [])]
     networks = "## Networks\n\n" + report.markdown([one["network"] for one in found.values()])
     table = [row for one in found.values() for row in one["rows"]]
-    report.write(target / "merging.md", "Merging", notes, table, plots=[one["plot"] for one in found.values()], notes=networks)
+    report.write(
+        target / "merging.md",
+        "Merging",
+        notes,
+        table,
+        plots=[one["plot"] for one in found.values()],
+        notes=networks,
+        by="the commands below, under Networks",
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from autoperm.errors import StateError
 from autoperm.evaluation import calibration, ensemble, plane, plots
 from autoperm.trained import randomize_
 from benchmarks import data, merging, nets, training
-from benchmarks.paper import counterexample, split
+from benchmarks.paper import counterexample, report, split
 
 
 def mlp(seed: int) -> nn.Module:
@@ -564,3 +564,11 @@ def test_no_permutation_connects_the_counterexample() -> None:
     for _, _, along in found:
         assert along.curves["accuracy"][[0, -1]].tolist() == [1.0, 1.0]
         assert along.barrier_of("accuracy") >= 0.24
+
+
+def test_pages_keep_what_other_runs_found(tmp_path: Path) -> None:
+    for name, value in (("mlp 32", 1), ("mlp 8", 2), ("mlp 32", 3)):
+        known = report.remember(tmp_path / "found.json", name, {"value": value})
+    assert list(known.items()) == [("mlp 8", {"value": 2}), ("mlp 32", {"value": 3})]
+    rows = [{"net": "mlp", "barrier": "0.1"}, {"net": "vit", "seconds": "2"}]
+    assert report.markdown(rows).splitlines()[2:] == ["| mlp | 0.1 |  |", "| vit |  | 2 |"]

@@ -157,7 +157,7 @@ def plot_plane(found: Plane, metric: str | None = None, ax: Any = None, *, label
     drawn = ax.contourf(found.x, found.y, np.ma.masked_invalid(values), levels, norm=norm, cmap=cmap, extend="both")
     ax.contour(found.x, found.y, np.ma.masked_invalid(values), levels, norm=norm, colors="white", linewidths=0.35)
     # As high as the axes, which keep the plane's proportions.
-    bar = ax.figure.colorbar(drawn, cax=ax.inset_axes((1.03, 0, 0.045, 1)), format="%.3g", ticks=levels[::2])
+    bar = ax.figure.colorbar(drawn, cax=ax.inset_axes((1.03, 0, 0.045, 1)), format="%.2g", ticks=levels[::2])
     bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=_TEXT - 1)
     bar.set_label(metric, fontsize=_TEXT)
@@ -179,6 +179,8 @@ def plot_barriers(
         logarithmic: whether the x axis is to base 2, as for widths.
     """
     ax = _axes(ax)
+    from matplotlib.ticker import MaxNLocator
+
     for k, (name, values) in enumerate(series.items()):
         at, color = sorted(values), COLORS[k % len(COLORS)]
         ax.plot(at, [np.mean(values[p]) for p in at], "o-", color=color, label=name, lw=1.8, ms=4)
@@ -192,6 +194,8 @@ def plot_barriers(
         ax.minorticks_off()
     if logarithmic or len(positions) <= 8:
         ax.set_xticks(positions, [f"{p:g}" for p in positions])
+    elif all(float(p).is_integer() for p in positions):
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     _finish(ax, x, y)
     if legend:
         ax.legend(frameon=False, fontsize=_TEXT - 1, loc="best")

@@ -62,10 +62,17 @@ def columns(rows: Sequence[Row]) -> list[str]:
 
 
 def write(
-    path: Path, title: str, settings: Sequence[str], rows: Sequence[Row], *, plots: Sequence[str] = (), notes: str = ""
+    path: Path,
+    title: str,
+    settings: Sequence[str],
+    rows: Sequence[Row],
+    *,
+    plots: Sequence[str] = (),
+    notes: str = "",
+    by: str = "",
 ) -> None:
-    """Write a page: the command, the settings, the table, the plots beside it."""
-    parts = [f"# {title}", f"Written by `{command()}`.", "\n".join(f"- {line}" for line in settings), markdown(rows)]
+    """Write a page: the command (``by``, where there were several), the settings, the table, the plots beside it."""
+    parts = [f"# {title}", f"Written by {by or f'`{command()}`'}.", "\n".join(f"- {line}" for line in settings), markdown(rows)]
     parts += [notes] if notes else []
     parts += [f"![{title}]({name})" for name in plots]
     write_atomically(path, ("\n\n".join(parts) + "\n").encode(), overwrite=True)

@@ -90,12 +90,18 @@ def main(
         widths = QUICK if quick else WIDTHS.get(name, how.widths)
         found = measured(name, how, widths, 2 if quick else seeds, compared)
         report.show(f"Barrier against width, {name}", rows(found, compared))
-        one = {"rows": rows(found, compared), "series": series(found, compared), "setting": f"{name}: {how}."}
+        one = {
+            "rows": rows(found, compared),
+            "series": series(found, compared),
+            "setting": f"{name}: {how}. `{report.command()}`",
+        }
         known = report.remember(target / "width.json", f"{how.data.name}: {name}", one)
         draw(known, target / "width.png")
         settings = [NOTES[0], *(one["setting"] for one in known.values())]
         table = [row for one in known.values() for row in one["rows"]]
-        report.write(target / "width.md", "Barrier against width", settings, table, plots=["width.png"])
+        report.write(
+            target / "width.md", "Barrier against width", settings, table, plots=["width.png"], by="the commands beside each net"
+        )
 
 
 if __name__ == "__main__":
