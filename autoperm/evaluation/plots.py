@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from autoperm.interpolate import Interpolation
 
 #: Distinct for the colour-blind and in grey (Paul Tol's bright scheme, red and blue first).
-COLORS = ("#EE6677", "#4477AA", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#777777")
+COLORS = ("#EE6677", "#4477AA", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#EE7733", "#777777", "#000000")
 _TEXT = 8
 _ARROW = {"arrowstyle": "<->", "color": "#444444", "lw": 0.9, "shrinkA": 0, "shrinkB": 0}
 _TRAIN = "_train"  # legends leave out what starts with _
@@ -64,7 +64,7 @@ def save(figure: Any, path: str | PathLike[str]) -> None:
 def plot_lines(
     curves: Mapping[str, Interpolation], metric: str, ax: Any = None, *, barriers: bool = True, legend: bool = True
 ) -> Any:
-    """A metric along the lines between models: train dashed, test solid, the barrier of the highest marked.
+    """A metric along the lines between models: train dashed, test solid, the first line's barrier marked.
 
     Arguments:
         curves: lines by the name that the legend shows. Where they have ``"train " + metric`` and ``"test " + metric``
