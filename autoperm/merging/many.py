@@ -11,7 +11,7 @@ from autoperm.running import Progress, Run, running
 
 @merger("many")
 def merge_many(
-    models: Models, *, seed: int = 0, start: str = "propagate", max_sweeps: int = 100, progress: Progress = True
+    models: Models, *, seed: int = 0, start: str = "identity", max_sweeps: int = 100, progress: Progress = True
 ) -> Ordered:
     """Align each model to the mean of the others by weight matching, in a random order, until nothing improves.
 
@@ -19,9 +19,8 @@ def merge_many(
 
     Arguments:
         seed: of the order of the models, fresh each sweep, and of weight matching.
-        start: ``"propagate"`` first aligns each model, in a random order, to the mean of those aligned before it;
-            ``"identity"`` starts from the models as they are, as the paper does, where the mean of models in no common
-            order says little.
+        start: ``"identity"`` starts from the models as they are, as the paper does; ``"propagate"`` first aligns each
+            model, in a random order, to the mean of those aligned before it.
         max_sweeps: the most sweeps over the models; 0 leaves them as they are.
         progress: False for no bar, or a function that is called after each sweep with its number and the agreement.
 
@@ -36,8 +35,8 @@ def merge_many(
         >>> autoperm.merge(models, spec, method="many").distances
         (0.0, 0.0, 0.0, 0.0, 0.0)
     """
-    if start not in ("propagate", "identity"):
-        raise AutopermError(f'start must be "propagate" or "identity", not {start!r}')
+    if start not in ("identity", "propagate"):
+        raise AutopermError(f'start must be "identity" or "propagate", not {start!r}')
     ascent = Ascent(models, models.identity(), seed)
     history = [ascent.agreement]
     with running("merging", progress=progress) as run:

@@ -41,8 +41,8 @@ def universe(
     models: Models,
     *,
     seed: int = 0,
-    start: str = "barycentre",
-    max_steps: int = 25,
+    start: str = "identity",
+    max_steps: int = 50,
     tolerance: float = 1e-6,
     max_sweeps: int = 100,
     progress: Progress = True,
@@ -54,9 +54,9 @@ def universe(
 
     Arguments:
         seed: of the start and of the ascent; Frank-Wolfe is not random.
-        start: ``"barycentre"`` from the first model as it is and the mean of all permutations for the others, which
-            favours none; ``"identity"`` from the models as they are; ``"propagate"`` from where ``"many"`` starts its
-            sweeps, which are near an end already.
+        start: ``"identity"`` from the models as they are, which favours none of them; ``"barycentre"`` from the first
+            model as it is and the mean of all permutations for the others; ``"propagate"`` from where ``"many"`` starts
+            its sweeps with that option, which is near an end already.
         max_steps: the most steps of Frank-Wolfe.
         tolerance: stop where the duality gap is at most this share of the agreement that equal models would have.
         max_sweeps: the most sweeps of the ascent.
@@ -73,8 +73,8 @@ def universe(
         >>> (merged.pairwise(0, 1) @ merged.pairwise(1, 2) @ merged.pairwise(2, 0)).is_identity
         True
     """
-    if start not in ("propagate", "identity", "barycentre"):
-        raise AutopermError(f'start must be "barycentre", "identity" or "propagate", not {start!r}')
+    if start not in ("identity", "barycentre", "propagate"):
+        raise AutopermError(f'start must be "identity", "barycentre" or "propagate", not {start!r}')
     ascent = Ascent(models, models.identity(), seed)
     history = [ascent.agreement]
     with running("universe", progress=progress) as run:
