@@ -16,7 +16,7 @@ from autoperm.matching import matchers
 from autoperm.matching.problem import Problem, part_of
 from autoperm.matching.weight import blocks
 
-WREATHS = ("attention", "group_norm", "grouped", "per_head")
+WREATHS = ("attention", "group_norm", "grouped", "per_head", "mirrored")
 CHOICES = {"parents": lambda group: not group.parents, "dependents": lambda group: bool(group.parents)}
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from autoperm.errors import AutopermError
-from autoperm.layout import Group, Layout, all_coordinates, gather, identity_element
+from autoperm.layout import Group, all_coordinates, gather, identity_element
 from autoperm.matching.unfold import Unfolding, unfoldings
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
@@ -46,7 +46,7 @@ def part_of(spec: PermutationSpec, groups: Groups) -> PermutationSpec:
         raise AutopermError(f"groups= chooses none of the spec's {len(spec.groups)} groups; leave it out to match all")
     kept = [group if g in chosen else dataclasses.replace(group, leaves=()) for g, group in enumerate(spec.groups)]
     # Layouts remember what an action lets them do at once, so that each action needs its own.
-    layouts = {name: Layout(x.shape, x.pieces, x.cells) for name, x in spec.layouts.items()}
+    layouts = {name: dataclasses.replace(layout, _plans={}) for name, layout in spec.layouts.items()}
     part = dataclasses.replace(spec, groups=kept, layouts=layouts)
     part.fingerprint = spec.fingerprint  # it is the same architecture's, and its elements are elements of the whole
     return part
