@@ -22,17 +22,20 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 #: Up to this many rows the dense solver is the faster one.
-DENSE = 320
+DENSE = 450
 
-#: Temperatures of the scaling, as shares of the spread of each row and column.
-_TEMPERATURES = (0.2, 0.1, 0.05, 0.05, 0.025)
+#: The first and the last temperature of the scaling, as shares of the spread of each row; and the most passes.
+_HOT, _COLD, _PASSES = 0.5, 0.03, 12
 
-#: The most by which the columns may be wanted more or less than once each, on average, for the prices to be of use.
+#: The next temperature is half as high, once columns are wanted once each up to this, on average.
 _BALANCED = 0.45
 
 #: Candidates per row to begin with; rounds of new ones, and rounds of relaxation in each, before the dense solver takes
 #: over. It does where rows are nearly equal in droves.
 _CANDIDATES, _ROUNDS, _RELAXATIONS = 6, 8, 400
+
+#: Candidates per row with which that ends as well.
+_MOST = 40
 
 #: Entries to look at at a time: they stay in the cache, and no copy of a large matrix is made.
 _CHUNK = 1 << 17
@@ -63,7 +66,7 @@ def _certified(gram: np.ndarray) -> np.ndarray:
     largest = float(whole.abs().max())
     if largest == 0 or not np.isfinite(largest):
         return linear_sum_assignment(gram, maximize=True)[1]
-    spreads = [whole.std(dim, correction=0).clamp_min(1e-9 * largest) for dim in (1, 0)]
+    spreads = _spreads(whole, largest)
     scaled = _scaled(whole, *spreads)
     if scaled is None:
         return linear_sum_assignment(gram, maximize=True)[1]
@@ -75,10 +78,10 @@ def _certified(gram: np.ndarray) -> np.ndarray:
         best = _among(entries, values, prices, largest)
         prices, worth, sure = _potentials(entries, values, best, prices, enough)
         new = _contradictions(whole, prices, worth, enough, 4 << count) if sure else None
-        if new is None:
-            break
-        if not len(new):
+        if new is not None and not len(new):
             return best
+        if new is None or len(entries) + len(new) > _MOST * n:
+            break
         entries = np.union1d(entries, new)
     return linear_sum_assignment(gram, maximize=True)[1]
 
@@ -95,8 +98,8 @@ def _scaled(whole: torch.Tensor, row_spread: torch.Tensor, column_spread: torch.
     None where that takes too long: where a few rows and columns are much larger than the others, or all alike. There
     the dense solver is quick.
     """
-    prices = torch.zeros_like(column_spread)
-    for share in _TEMPERATURES:
+    prices, share = torch.zeros_like(column_spread), _HOT
+    for _ in range(_PASSES):
         wanted = torch.zeros_like(prices)
         for rows in _rows(len(whole)):
             wishes = torch.sub(whole[rows], prices).mul_(1 / (share * row_spread[rows, None]))
@@ -104,7 +107,26 @@ def _scaled(whole: torch.Tensor, row_spread: torch.Tensor, column_spread: torch.
             wishes.clamp_(min=-60).exp_()  # numbers too small to be normal are slow
             wanted += wishes.sum(1).reciprocal() @ wishes
         prices = prices + share * column_spread * wanted.log()
-    return prices if float((wanted - 1).abs().mean()) <= _BALANCED else None
+        if float((wanted - 1).abs().mean()) <= _BALANCED:
+            if share <= _COLD:
+                return prices
+            share /= 2
+    return None
+
+
+def _spreads(whole: torch.Tensor, largest: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The standard deviations of the rows and of the columns, a little at least."""
+    n = len(whole)
+    sums, squares = whole.new_zeros(2, n), whole.new_zeros(2, n)
+    for rows in _rows(n):
+        part = whole[rows] / largest
+        sums[0, rows] = part.sum(1)
+        sums[1] += part.sum(0)
+        part *= part
+        squares[0, rows] = part.sum(1)
+        squares[1] += part.sum(0)
+    spread = (squares / n - (sums / n).square()).clamp_min(0).sqrt().clamp_min(1e-9) * largest
+    return spread[0], spread[1]
 
 
 def _candidates(whole: torch.Tensor, prices: np.ndarray, row_spread: torch.Tensor) -> np.ndarray:

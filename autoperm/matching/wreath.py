@@ -37,23 +37,20 @@ class Pairs:
     def __init__(self, parts: Sequence[tuple[torch.Tensor, torch.Tensor]], *, keep: bool = True):
         self._parts = parts
         self.n, self.m = parts[0][0].shape[:2]
-        self._bands = [self._make(i) for i in range(self.n)] if keep else None
+        self._whole = self._product(slice(None)) if keep else None
         self._prices = np.zeros((self.n, self.n, self.m))
 
-    def _make(self, i: int) -> torch.Tensor:
-        """The Gram matrices of position i with all positions, shape (m, n, m)."""
+    def _product(self, which: slice) -> torch.Tensor:
+        """The Gram matrices of some positions with all positions, shape (some, m, n, m)."""
         total = torch.zeros(())
         for a, b in self._parts:
-            flat = b.reshape(self.n * self.m, -1)
-            total = total.to(a.device) + (a[i] @ flat.conj().T).real
-        return total.reshape(self.m, self.n, self.m).cpu()
-
-    def _band(self, i: int) -> torch.Tensor:
-        return self._make(i) if self._bands is None else self._bands[i]
+            rows, columns = a[which].reshape(-1, a.shape[2]), b.reshape(-1, b.shape[2])
+            total = total.to(a.device) + (rows @ columns.conj().T).real
+        return total.reshape(-1, self.m, self.n, self.m).cpu()
 
     def _gram(self, i: int, j: int) -> np.ndarray:
-        if self._bands is not None:
-            return self._bands[i][:, j].numpy()
+        if self._whole is not None:
+            return self._whole[i, :, j].numpy()
         return sum(((a[i] @ b[j].conj().T).real for a, b in self._parts), torch.zeros(())).cpu().numpy()
 
     def unmoved(self) -> float:
@@ -70,7 +67,8 @@ class Pairs:
         """For every pair at least what it is worth, shape (n, n)."""
         found = np.empty((self.n, self.n))
         for i in range(self.n):
-            band = self._band(i).transpose(0, 1)  # (n, m, m)
+            band = self._product(slice(i, i + 1))[0] if self._whole is None else self._whole[i]
+            band = band.transpose(0, 1)  # (n, m, m)
             step = max(1, _CHUNK // self.m**2)
             for j in range(0, self.n, step):
                 bound, prices = _bound(band[j : j + step])
