@@ -8,22 +8,20 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 
 from autoperm.errors import AutopermError
-from autoperm.layout import Group, all_coordinates, gather, identity_element
+from autoperm.layout import Group, all_coordinates, identity_element
+from autoperm.matching.current import Current, Indices
+from autoperm.matching.products import inner, rise, squared_distance
 from autoperm.matching.unfold import Unfolding, unfoldings
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
-
-#: Entries summed at a time: they stay in the cache, and torch starts no threads for so few. Threads cost more than
-#: they bring here, by far where the cores are shared.
-_CHUNK = 1 << 15
 
 #: The groups to match: their names, or a predicate on :class:`autoperm.Group`; None for all.
 Groups: TypeAlias = Collection[str] | Callable[[Group], bool] | None
@@ -65,13 +63,13 @@ class Problem:
     Attributes:
         matched: the groups to match, all of them unless the spec is a :func:`part_of` one; the others do not move.
         a: the parameters of model a that some group moves, in float32 or wider.
-        b: those of model b under the current element.
+        b: those of model b under the current element; a mapping that makes permuted copies where they are asked for.
         version: how often each tensor of b has changed, so that matchers can skip what did not.
         moves: how often each group has moved.
         states: the two state dicts as they were given, buffers included.
         network: a module of the architecture, for matchers that run the models; its weights are not looked at. None
             where none was given.
-        kept: terms of Gram matrices (see ``grams.py``), each with the moves of the groups that it depends on.
+        kept: Gram matrices with what they were computed from, see ``grams.py``.
     """
 
     def __init__(
@@ -85,29 +83,41 @@ class Problem:
         self.matched = frozenset(spec.action.group_of.values())
         self.states, self.network = (a, b), network
         self.element = identity_element(spec.leaves, spec.groups)
-        self.a: dict[str, torch.Tensor] = {}
-        self.b: dict[str, torch.Tensor] = {}
         self.version: dict[str, int] = {}
         self.moves = [0] * len(spec.groups)
-        self.kept: dict[tuple[int, tuple[Unfolding, ...]], tuple[tuple[int, ...], torch.Tensor]] = {}
+        self.kept: dict[Any, Any] = {}
         self.cells: dict[int, list[Unfolding]] = {g: [] for g in range(len(spec.groups))}
         self._still, self._still_distance = 0.0, 0.0
+        pairs, dtypes = {}, {}
         for home in spec.layouts:
-            if home in spec.parameters:
-                self._add(home, _lookup(a, spec, home), _lookup(b, spec, home))
-        self._terms = {name: _inner(self.a[name], self.b[name]) for name in self.a}
+            if home in spec.parameters and (found := self._add(home, _lookup(a, spec, home), _lookup(b, spec, home))):
+                pairs[home], dtypes[home] = found
+        given = [{home: pair[k] for home, pair in pairs.items()} for k in (0, 1)]
+        self.a: Mapping[str, torch.Tensor] = Current(spec.action, spec.layouts, given[0], dtypes, self.element)
+        self.b: Mapping[str, torch.Tensor] = Current(spec.action, spec.layouts, given[1], dtypes, self.element)
+        self._current, self._given = self.b, given
+        self._terms = {name: self._product(inner, name) for name in pairs}
 
-    def _add(self, home: str, a: torch.Tensor, b: torch.Tensor) -> None:
+    def _add(self, home: str, a: torch.Tensor, b: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.dtype] | None:
+        """Both tensors on a's device, and the dtype to compare them in; None if nothing moves them."""
+        b = b.to(a.device)
         found = unfoldings(self.action, home, self.spec.layouts[home])
-        a, b = _together(a, b)
         if not found:
-            self._still += _inner(a, b)
-            self._still_distance += _squared_distance(a, b)
-            return
-        self.a[home], self.b[home], self.version[home] = a, b, 0
+            self._still += inner(a, b)
+            self._still_distance += squared_distance(a, b)
+            return None
+        self.version[home] = 0
         for unfolding in found:
             for g in {self.action.group_of[m] for m in unfolding.leaves if m in self.action.group_of}:
                 self.cells[g].append(unfolding)
+        return (a, b), torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+
+    def _product(self, product: Callable[..., float], name: str) -> float:
+        """A product of a tensor of a and the same of b under the current element."""
+        indices = self._current.indices(name)
+        if indices is None:
+            return product(self._given[0][name], self._current[name])
+        return product(self._given[0][name], self._given[1][name], indices)
 
     @property
     def objective(self) -> float:
@@ -117,7 +127,7 @@ class Problem:
     @property
     def distance(self) -> float:
         """The L2 distance between the parameters under the current element, from the differences themselves."""
-        moving = math.fsum(_squared_distance(self.a[n], self.b[n]) for n in self.a)
+        moving = math.fsum(self._product(squared_distance, name) for name in self._terms)
         return math.sqrt(self._still_distance + moving)
 
     @property
@@ -134,31 +144,39 @@ class Problem:
         Returns whether it was applied; with ``always`` it is, whatever the objective does.
         """
         relative = {g: array for g, array in relative.items() if g in self.matched}
-        full = [relative.get(g) for g in range(len(self.element))]
         names = self.tensors_of(list(relative))
-        step = _Sparse(full, self)
-        permuted = {n: gather(self.action, self.spec.layouts[n], step, self.b[n]) for n in names}
-        terms = {n: _inner(self.a[n], permuted[n]) for n in names}
-        gain = math.fsum(terms.values()) - math.fsum(self._terms[n] for n in names)
-        if not always and gain <= 1e-10 * abs(self.objective):
+        before, old = list(self.element), {name: self._current.indices(name) for name in names}
+        self._compose(relative, _Sparse([relative.get(g) for g in range(len(before))], self))
+        self._current.changed(names)
+        rises = {name: self._rise(name, old[name]) for name in names}
+        if not always and math.fsum(rises.values()) <= 1e-10 * abs(self.objective):
+            self.element[:] = before
+            self._current.changed(names)
             return False
-        self.b.update(permuted)
-        self._terms.update(terms)
-        for n in names:
-            self.version[n] += 1
+        for name in names:
+            self._terms[name] += rises[name]
+            self.version[name] += 1
         for g, array in relative.items():
             self.moves[g] += not bool((array == np.arange(array.shape[-1])).all())
-        self._compose(relative, step)
         return True
 
-    def restore(self, element: Sequence[np.ndarray], tensors: Mapping[str, torch.Tensor]) -> None:
-        """Go back to an element and the permuted tensors that belong to it."""
-        self.element = list(element)
+    def _rise(self, name: str, old: Indices | None) -> float:
+        """By how much the term of a tensor is larger than it was."""
+        new = self._current.indices(name)
+        if old is not None and new is not None:
+            found = rise(self._given[0][name], self._given[1][name], old, new)
+            if found is not None:
+                return found
+        return self._product(inner, name) - self._terms[name]
+
+    def restore(self, element: Sequence[np.ndarray]) -> None:
+        """Go to another element."""
+        self.element[:] = element
         self.moves = [count + 1 for count in self.moves]
-        self.b.update(tensors)
-        for name in tensors:
+        self._current.changed(self._terms)
+        for name in self._terms:
             self.version[name] += 1
-            self._terms[name] = _inner(self.a[name], self.b[name])
+            self._terms[name] = self._product(inner, name)
 
     def _compose(self, relative: Mapping[int, np.ndarray], step: _Sparse) -> None:
         """(step @ current): a group reads the current element where its parents are read from."""
@@ -199,26 +217,3 @@ def _lookup(state: Mapping[str, torch.Tensor], spec: PermutationSpec, home: str)
     if home in state:
         return state[home].detach()
     return next(state[n] for n, h in spec.aliases.items() if h == home and n in state).detach()
-
-
-def _together(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both on a's device, in their common dtype, float32 at least."""
-    dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    return a.to(dtype), b.to(a.device, dtype)
-
-
-def _inner(a: torch.Tensor, b: torch.Tensor) -> float:
-    """<a, b>, in float64."""
-    return math.fsum(float((x * y.conj()).real.sum()) for x, y in _chunks(a, b))
-
-
-def _squared_distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    return math.fsum(float((x - y).abs().square().sum()) for x, y in _chunks(a, b))
-
-
-def _chunks(a: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Pieces of both in double precision; no wide copy of a large tensor is made."""
-    wide = torch.promote_types(a.dtype, torch.float64)
-    size = _CHUNK if a.device.type == "cpu" else 1 << 24
-    for x, y in zip(a.reshape(-1).split(size), b.reshape(-1).split(size), strict=True):
-        yield x.to(wide), y.to(wide)

@@ -73,7 +73,7 @@ def propagate(problem: Problem, found: Sequence[Block], generator: torch.Generat
     The block with the largest share of such evidence goes first. Kept only if the objective rises altogether: where
     two models are near each other already, there is nothing to gain.
     """
-    start, element, tensors = problem.objective, list(problem.element), dict(problem.b)
+    start, element = problem.objective, list(problem.element)
     known: set[int] = set()
     waiting = [found[k] for k in torch.randperm(len(found), generator=generator).tolist()]
     while waiting:
@@ -85,7 +85,7 @@ def propagate(problem: Problem, found: Sequence[Block], generator: torch.Generat
         problem.apply(step[0], always=True)
         known = inside
     if problem.objective < start:
-        problem.restore(element, tensors)
+        problem.restore(element)
 
 
 def _counts(problem: Problem, known: set[int]) -> Filter:

@@ -1,0 +1,154 @@
+"""Model b's tensors under the current element, made where they are asked for.
+
+A permuted copy of a whole model is as large as the model. Only some copies are kept, the last ones used. Where a tensor's
+dimensions move independently of one another, its rows and columns can be read without a copy: :meth:`Current.indices`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from autoperm.layout import Action, Factor, Factors, Layout, gather
+
+#: The share of a model's size that permuted copies may take, apart from the one used last.
+KEPT_SHARE = 0.4
+
+#: For each dimension of a tensor the positions that are read.
+Indices = tuple[np.ndarray, ...]
+
+
+class Current(Mapping[str, torch.Tensor]):
+    """Tensors under an element, by name.
+
+    Arguments:
+        given: the tensors as they are; they are not changed.
+        dtypes: what each is to be widened to.
+        element: for each group its array. It belongs to the caller, who calls :meth:`changed` after changing it.
+    """
+
+    def __init__(
+        self,
+        action: Action,
+        layouts: Mapping[str, Layout],
+        given: Mapping[str, torch.Tensor],
+        dtypes: Mapping[str, torch.dtype],
+        element: Sequence[np.ndarray],
+    ):
+        self._action, self._layouts, self._dtypes = action, layouts, dtypes
+        self.given, self.element = given, element
+        self._copies: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._indices: dict[str, Indices | None] = {}
+        self._apart: dict[str, bool] = {}
+        self._away: set[str] = set()
+        self._most = KEPT_SHARE * sum(_bytes(t) for t in given.values())
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        found = self._copies.pop(name, None)
+        if found is None:
+            found = self.given[name]
+            if name in self._away:
+                found = gather(self._action, self._layouts[name], self.element, found)
+            found = found.to(self._dtypes[name])
+        if found is not self.given[name]:
+            self._copies[name] = found
+            self._forget()
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.given)
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __or__(self, other: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return dict(self) | dict(other)
+
+    def changed(self, names: Iterable[str]) -> None:
+        """Say that the element has changed where it acts on these tensors."""
+        for name in names:
+            self._copies.pop(name, None)
+            self._indices.pop(name, None)
+            self._away.add(name)
+
+    def apart(self, name: str) -> bool:
+        """Whether the tensor's dimensions move independently of one another."""
+        if name not in self._apart:
+            self._apart[name] = _is_apart(self._action, self._layouts[name])
+        return self._apart[name]
+
+    def indices(self, name: str) -> Indices | None:
+        """The positions read along each dimension; None where the dimensions depend on one another."""
+        if name not in self._indices:
+            self._indices[name] = self._read(self._layouts[name]) if self.apart(name) else None
+        return self._indices[name]
+
+    def order(self, leaves: Sequence[int]) -> np.ndarray:
+        """The positions that the product of leaves reads from; they must depend on nothing but each other."""
+        size = math.prod(self._action.leaves[leaf].size for leaf in leaves)
+        return self._along(Factors(Factor(leaf) for leaf in leaves), size)
+
+    def _read(self, layout: Layout) -> Indices:
+        found = tuple(np.arange(n) for n in layout.shape)
+        for j, index in enumerate(found):
+            of_piece = {cell[j]: dims[j] for cell, dims in layout.cells.items()}
+            for piece, factors in of_piece.items():
+                if any(f.leaf in self._action.group_of for f in factors):
+                    positions = layout.pieces[j][piece]
+                    index[positions] = positions[self._along(factors, len(positions))]
+        return found
+
+    def _along(self, factors: Factors, size: int) -> np.ndarray:
+        everything = np.arange(size)
+        one = Layout((size,), ((everything,),), {(0,): (factors,)})
+        return np.broadcast_to(self._action.source(one, (0,), self.element)[0], (size,))
+
+    def _forget(self) -> None:
+        """Drop the copies that were used longest ago, all but the last if need be."""
+        held = sum(map(_bytes, self._copies.values()))
+        while held > self._most and len(self._copies) > 1:
+            held -= _bytes(self._copies.popitem(last=False)[1])
+
+
+def read(tensor: torch.Tensor, indices: Sequence[np.ndarray]) -> torch.Tensor:
+    """The entries at some positions along every dimension; the tensor itself where these are all there are."""
+    by_share = sorted(range(tensor.ndim), key=lambda j: len(indices[j]) / max(tensor.shape[j], 1))
+    for j in by_share:  # what makes it smallest comes first
+        index = indices[j]
+        if len(index) != tensor.shape[j] or not np.array_equal(index, np.arange(len(index))):
+            tensor = tensor.index_select(j, torch.from_numpy(index).to(tensor.device))
+    return tensor
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _is_apart(action: Action, layout: Layout) -> bool:
+    """Whether along each dimension what moves is the same in all cells, and depends on nothing beside that dimension."""
+    if layout.exchanged:
+        return False
+    full = math.prod(len(pieces) for pieces in layout.pieces) == len(layout.cells)
+    seen: dict[tuple[int, int], tuple] = {}
+    for cell, dims in layout.cells.items():
+        for j, factors in enumerate(dims):
+            inside = {f.leaf for f in factors}
+            needs: set[int] = set()
+            for leaf in inside & set(action.group_of):
+                group = action.groups[action.group_of[leaf]]
+                needs |= {*group.leaves, *group.parents}
+            key = _key(factors) if needs else ()
+            if not needs <= inside or (needs and not full) or seen.setdefault((j, cell[j]), key) != key:
+                return False
+    return True
+
+
+def _key(factors: Factors) -> tuple:
+    def raw(array: np.ndarray | None) -> bytes | None:
+        return None if array is None else array.tobytes()
+
+    return (raw(factors.relabel), *((f.leaf, raw(f.relabel)) for f in factors))
