@@ -16,7 +16,7 @@ from autoperm.inference.constants import Constants
 from autoperm.inference.operands import operand, pin_view
 from autoperm.inference.system import System, Tensor
 from autoperm.inference.views import View
-from autoperm.rules import NoRule, Op, find_rule
+from autoperm.rules import NoRule, Op, choices, find_rule
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,12 @@ class Engine:
         if found is None:
             return self._unknown(node, "")
         try:
-            return found(Op(self, node))
+            op = Op(self, node)
+            if any(isinstance(self._env.get(source), choices.Choice) for source in node.all_input_nodes):
+                result = choices.apply(op)
+                if result is not None:
+                    return result
+            return found(op)
         except NoRule as error:
             return self._unknown(node, str(error))
 
@@ -133,6 +138,8 @@ class Engine:
         record = (str(node.target), node.name, meta.get("module_path", ""), meta.get("source", ""), tuple(shapes), why)
         self.unsupported.append(Unsupported(*record))
         value = meta.get("val")
+        for source in node.all_input_nodes:
+            choices.pin(self.system, self._env.get(source), node, reason)
         if isinstance(value, (tuple, list)):
             return [self._pinned(node, v, reason) for v in value]
         return self._pinned(node, value, reason)
@@ -152,6 +159,7 @@ class Engine:
                 self._pin_output(node, result, name)
 
     def _pin_output(self, node: fx.Node, result: fx.Node, name: str) -> None:
+        choices.pin(self.system, self.view(result), node, f"the output {name} has positions as numbers")
         tensor, projection = operand(self.system, self.view(result), node, plain=True)
         self.system.roots.append(tensor)
         for j, dims in enumerate(projection):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autoperm.inference.equation import PIN, expand_term
 from autoperm.inference.views import View
+from autoperm.rules import choices
 from autoperm.rules.op import Op, dims_of, letters
 from autoperm.rules.pointwise import merge
 from autoperm.rules.registry import rule
@@ -11,24 +12,40 @@ from autoperm.rules.registry import rule
 
 @rule("aten.sort", "aten.topk", "aten.msort")
 def sort(op: Op) -> object:
-    """The values do not depend on the order of the input; their own order is fixed. Where they came from is not."""
+    """The values do not depend on the order of the input; their own order is fixed. Where they came from is a choice."""
     view = op.view("self")
     dims = dims_of(op.get("dim", 0), view.ndim)
-    several = isinstance(op.node.meta["val"], (tuple, list))
-    if several and op.uses(1):
-        op.pin(view, f"{op.name} tells where the values came from", dims)
-    spec = tuple(letters(view.ndim))
-    out = tuple(PIN if k in dims else spec[k] for k in range(view.ndim))
-    found = op.state([(view, spec)], [out], [op.shape()], reason="values in sorted order")[0]
-    return [found, found] if several else found
+    if not isinstance(op.node.meta["val"], (tuple, list)):
+        return _ranked(op, view, dims)[0]
+    if not op.uses(1) or not view.ndim:
+        return [_ranked(op, view, dims)[0]] * 2
+    return list(_chosen(op, view, dims))
 
 
 @rule("aten.argsort")
 def argsort(op: Op) -> View:
     view = op.view("self")
-    dims = dims_of(op["dim"], view.ndim)
-    names = tuple(PIN if k in dims else (f"l{k}",) for k in range(view.ndim))
-    return op.state([(view, names)], [names], [op.shape()])[0]
+    return _chosen(op, view, dims_of(op["dim"], view.ndim))[1] if view.ndim else view
+
+
+def _ranked(op: Op, view: View, dims: list[int]) -> list[View]:
+    spec = tuple(letters(view.ndim))
+    out = tuple(PIN if k in dims else spec[k] for k in range(view.ndim))
+    return op.state([(view, spec)], [out], [op.shape()], reason="values in sorted order")
+
+
+def _chosen(op: Op, view: View, dims: list[int]) -> tuple[View, View]:
+    """The values in their order, and which they are; scores that may be equal are pinned."""
+    if not choices.distinct(op.node.args[0]):
+        op.pin(view, f"{op.name} tells where the values came from, and some may be equal", dims)
+        found = _ranked(op, view, dims)[0]
+        return found, found
+    (dim,) = dims
+    spec = tuple(letters(view.ndim))
+    out = (*spec[:dim], PIN, *spec[dim + 1 :])
+    shapes = [op.shape(), (*op.shape(), view.shape[dim])]
+    values, onehot = op.state([(view, spec)], [out, (*out, spec[dim])], shapes, reason="values in sorted order")
+    return values, choices.made(values, onehot)
 
 
 @rule("aten.searchsorted")

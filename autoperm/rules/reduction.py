@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from autoperm.inference.equation import PIN
 from autoperm.inference.views import View
+from autoperm.rules import choices
 from autoperm.rules.op import Op, dims_of, letters
 from autoperm.rules.pointwise import pointwise
 from autoperm.rules.registry import rule
@@ -53,10 +55,16 @@ def order_statistic(op: Op) -> list[View]:
 
 @rule("aten.argmax", "aten.argmin")
 def position(op: Op) -> View:
+    """Which position it is, is a choice; of a whole tensor, or among values that may be equal, a number."""
     view = op.view("self")
     dims = dims_of(op.get("dim"), view.ndim)
-    op.pin(view, f"{op.name} tells where the extremum is", dims)
-    return reduce_over(op, view, dims)
+    if len(dims) != 1 or not choices.distinct(op.node.args[0]):
+        op.pin(view, f"{op.name} tells where the extremum is", dims)
+        return reduce_over(op, view, dims)
+    spec = tuple(letters(view.ndim))
+    out = tuple(PIN if k == dims[0] else name for k, name in enumerate(spec) if op["keepdim"] or k != dims[0])
+    shapes = [op.shape(), (*op.shape(), view.shape[dims[0]])]
+    return choices.made(*op.state([(view, spec)], [out, (*out, spec[dims[0]])], shapes))
 
 
 @rule("aten._softmax", "aten.softmax", "aten._safe_softmax", "aten._log_softmax", "aten.log_softmax")

@@ -48,3 +48,99 @@ def mixed_weights() -> nn.Module:
         return m.last(torch.relu(x @ up.t()))
 
     return Net(forward, router=nn.Linear(2, 2), z=torch.randn(2), up=torch.randn(2, 3, 2), last=nn.Linear(3, 2))
+
+
+def _routed(forward) -> nn.Module:  # type: ignore[no-untyped-def]
+    """Two of three experts for every token."""
+    parts = {"router": nn.Linear(2, 3), "up": torch.randn(3, 2, 2), "down": torch.randn(3, 2, 2)}
+    return Net(forward, **parts)
+
+
+def _all_experts(m: nn.Module, x: Tensor, share: Tensor) -> Tensor:
+    hidden = torch.tanh(torch.einsum("ehd,bd->beh", m.up, x))
+    return (share[..., None] * torch.einsum("edh,beh->bed", m.down, hidden)).sum(1)
+
+
+@architecture((2, 2), order=6 * 2**3)
+def routed_one_hot() -> nn.Module:
+    """The numbers of the chosen experts, compared with all numbers."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        weight, number = m.router(x).softmax(-1).topk(2, -1)
+        chosen = nn.functional.one_hot(number, 3).to(x.dtype)
+        return _all_experts(m, x, (chosen * weight[..., None]).sum(1))
+
+    return _routed(forward)
+
+
+@architecture((2, 2), order=6 * 2**3)
+def routed_scatter() -> nn.Module:
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        scores = m.router(x).sigmoid()
+        weight, number = scores.topk(2, -1)
+        return _all_experts(m, x, torch.zeros_like(scores).scatter(1, number, weight / weight.sum(-1, keepdim=True)))
+
+    return _routed(forward)
+
+
+@architecture((2, 2), order=2**3)  # one sum after another: term by term the experts are in order
+def routed_loop() -> nn.Module:
+    """A loop over the experts, as eager implementations have: each number is compared by itself."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        weight, number = m.router(x).softmax(-1).topk(2, -1)
+        out = torch.zeros_like(x)
+        for e in range(3):
+            share = (weight * (number == e)).sum(-1, keepdim=True)
+            out = out + share * (torch.tanh(x @ m.up[e].t()) @ m.down[e].t())
+        return out
+
+    return _routed(forward)
+
+
+@architecture((2, 2), order=6 * 2)
+def routed_gather() -> nn.Module:
+    """The weights of the chosen experts are looked up; their hidden units then meet in one axis."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        weight, number = m.router(x).softmax(-1).topk(2, -1)
+        hidden = torch.tanh(torch.einsum("bkhd,bd->bkh", m.up[number], x))
+        return (weight[..., None] * torch.einsum("bkdh,bkh->bkd", m.down[number], hidden)).sum(1)
+
+    return _routed(forward)
+
+
+@architecture((2, 2), order=6)
+def routed_best() -> nn.Module:
+    """One expert a token: a row of a table, and its score gathered."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        scores = m.router(x)
+        best = scores.argmax(-1)
+        return m.table[best] * scores.gather(1, best[:, None])
+
+    return Net(forward, router=nn.Linear(2, 3), table=torch.randn(3, 2))
+
+
+@architecture((2, 2), order=2**3)
+def routed_by_number() -> nn.Module:
+    """The number itself is used: experts stay in place, their hidden units do not."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        weight, number = m.router(x).softmax(-1).topk(2, -1)
+        chosen = nn.functional.one_hot(number, 3).to(x.dtype)
+        return _all_experts(m, x, (chosen * weight[..., None] * (1 + number[..., None])).sum(1))
+
+    return _routed(forward)
+
+
+@architecture((2, 2), order=6 * 2**3)
+def routed_among_equals() -> nn.Module:
+    """Scores that a ReLU makes equal: which of them is chosen depends on their order."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        weight, number = m.router(x).relu().topk(2, -1)
+        chosen = nn.functional.one_hot(number, 3).to(x.dtype)
+        return _all_experts(m, x, (chosen * (1 + weight[..., None])).sum(1))
+
+    return _routed(forward)

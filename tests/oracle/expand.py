@@ -8,7 +8,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from . import attention, contract, lookup, movement, norm, recurrent, reduce, scatter, spatial  # noqa: F401
+from . import attention, choices, contract, lookup, movement, norm, recurrent, reduce, scatter, spatial  # noqa: F401
 from .pointwise import is_pointwise, pointwise
 from .registry import RULES, Context, Ids, bind, has_ids, op_name
 from .scalars import ScalarGraph
@@ -64,12 +64,18 @@ class Expander(fx.Interpreter):
             return target(*args, **kwargs)
         if not has_ids((args, kwargs)):
             return evaluate(target, args, kwargs)
+        context, bound = Context(self.scalars, target, self.swaps), bind(target, args, kwargs)
+        leaves = pytree.tree_leaves((args, kwargs), is_leaf=lambda v: isinstance(v, Ids))
+        if any(isinstance(leaf, choices.Choice) for leaf in leaves) and op_name(target) in choices.RULES:
+            found = choices.RULES[op_name(target)](context, bound)
+            if found is not None:
+                return found
         rule = RULES.get(op_name(target))
         if rule is None and is_pointwise(target) and not target._schema.is_mutable:
             rule = pointwise
         if rule is None:
             raise NotImplementedError(f"the oracle has no expansion for {target}")
-        return rule(Context(self.scalars, target, self.swaps), bind(target, args, kwargs))
+        return rule(context, bound)
 
 
 def evaluate(op: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

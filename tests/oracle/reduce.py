@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .choices import Choice, chosen
 from .pointwise import IGNORED, MINUS_INFINITY, combine, elementwise, shaped
 from .registry import Context, Ids, expands
 from .scalars import NOTHING
@@ -82,7 +83,13 @@ def trace(ctx: Context, a: SimpleNamespace) -> Ids:
 
 @expands("argmax", "argmin")
 def position(ctx: Context, a: SimpleNamespace) -> Ids:
-    return reduction(ctx, label_of(ctx, a), a.self.ids, a.dim, a.keepdim, ordered=True)
+    """A number that depends on the order of the row, and the choice that it is."""
+    found = reduction(ctx, label_of(ctx, a), a.self.ids, a.dim, a.keepdim, ordered=True)
+    if a.dim is None or not a.self.ids.dim():
+        return found
+    ranks = found.ids if a.keepdim else found.ids.unsqueeze(a.dim)
+    choice = chosen(ctx, Ids(ranks), a.self.ids, a.dim, label_of(ctx, a))
+    return choice if a.keepdim else Choice(found.ids, choice.onehot.squeeze(a.dim % a.self.ids.dim()))
 
 
 @expands("_softmax", "softmax", "_safe_softmax", "_log_softmax", "log_softmax")
@@ -134,4 +141,6 @@ def sort(ctx: Context, a: SimpleNamespace) -> Any:
     for ordered in (False, True):
         row = reduction(ctx, ("sort", ordered, flags), a.self.ids, dim, False, ordered)
         ranked.append(Ids(torch.stack([elementwise(ctx, ("rank", p), row).ids for p in range(count)], dim)))
+    if a.self.ids.dim():
+        ranked[1] = chosen(ctx, ranked[1], a.self.ids, dim, ("sort", flags))
     return {"msort": ranked[0], "argsort": ranked[1]}.get(ctx.name, tuple(ranked))

@@ -1,0 +1,283 @@
+"""Integer tensors that choose: the indices of ``topk`` or ``argmax``, which say positions of an axis by number.
+
+If that axis is reordered the numbers change, but not what they mean. So such a tensor carries, beside its own label, that
+of its one-hot form, which has the chosen axis as one more dimension at the end. Ops that move it about move the one-hot
+form along; ops that look something up by it are sums over the chosen axis; and where the numbers themselves are read, the
+axis is pinned. Mixtures of experts route like this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from autoperm.inference import views
+from autoperm.inference.equation import PIN
+from autoperm.inference.operands import pin_view
+from autoperm.inference.views import View
+from autoperm.rules.joining import picked
+from autoperm.rules.movement import narrowed, reshaped, selected
+from autoperm.rules.op import Op, letters
+
+#: Functions under which different scores become equal; which of them is chosen then depends on the order.
+_FLAT = (
+    "relu", "hardtanh", "hardswish", "hardsigmoid", "clamp", "threshold", "round", "floor", "ceil", "trunc", "sign", "where",
+    "masked_fill", "eq", "ne", "gt", "ge", "lt", "le", "isin", "bitwise", "logical", "heaviside", "dropout", "scatter",
+)  # fmt: skip
+
+
+@dataclass(eq=False)
+class Choice(View):
+    """The label of a tensor of numbers, with that of its one-hot form: the same dimensions, then the chosen axis."""
+
+    onehot: View = field(kw_only=True)
+
+
+#: What an op does to a choice; None where the numbers themselves matter.
+ChoiceRule = Callable[[Op], object]
+_RULES: dict[str, ChoiceRule] = {}
+
+
+def choosing(*names: str) -> Callable[[ChoiceRule], ChoiceRule]:
+    """Register what ops make of a choice among their operands, by their names without overload."""
+
+    def register(function: ChoiceRule) -> ChoiceRule:
+        for name in names:
+            if name in _RULES:
+                raise ValueError(f"{name} has a rule for choices already")
+            _RULES[name] = function
+        return function
+
+    return register
+
+
+def made(view: View, onehot: View) -> Choice:
+    return Choice(view.source, view.dims, view.offsets, onehot=onehot)
+
+
+def of(op: Op, argument: object) -> Choice | None:
+    """The choice that an argument is, if it is one."""
+    label = op.labels.view(argument) if isinstance(argument, fx.Node) else None
+    return label if isinstance(label, Choice) else None
+
+
+def apply(op: Op) -> object | None:
+    """The result where the op knows what to do with choices; otherwise what they choose from is pinned."""
+    found = _RULES.get(op.name.rpartition(".")[0])
+    result = found(op) if found is not None else None
+    if result is None:
+        for node in op.node.all_input_nodes:
+            pin(op.system, op.labels.view(node), op.node, f"{op.name} reads positions as numbers")
+    return result
+
+
+def pin(system: Any, label: object, node: fx.Node, reason: str) -> None:
+    """Pin what a label chooses from, if it is a choice."""
+    if isinstance(label, Choice):
+        pin_view(system, label.onehot, reason, node, [label.onehot.ndim - 1])
+
+
+def distinct(node: fx.Node) -> bool:
+    """Whether scores can be taken to be different: they come from no function that makes different ones equal."""
+    while isinstance(node, fx.Node) and node.op == "call_function":
+        name = str(node.target).partition(".")[2]
+        if any(name.startswith(flat) for flat in _FLAT):
+            return False
+        if not node.all_input_nodes or name.startswith(("addmm", "mm", "bmm", "linear", "convolution")):
+            return True
+        node = node.all_input_nodes[0]
+    return True
+
+
+# -- ops that move a choice about ------------------------------------------------------------------------------
+
+
+@choosing("aten.view", "aten.reshape", "aten._unsafe_view", "aten.squeeze", "aten.unsqueeze", "aten.flatten")
+def reshape(op: Op) -> object | None:
+    choice = of(op, op["self"])
+    if choice is None:
+        return None
+    shape = op.shape()
+    return made(reshaped(op, choice, shape), reshaped(op, choice.onehot, (*shape, choice.onehot.shape[-1])))
+
+
+@choosing("aten.permute", "aten.transpose", "aten.t")
+def permute(op: Op) -> object | None:
+    choice = of(op, op["self"])
+    if choice is None:
+        return None
+    n = choice.ndim
+    order = list(range(n))
+    if op.name.startswith("aten.permute"):
+        order = [d % n for d in op["dims"]]
+    elif n > 1:
+        a, b = (0, 1) if op.name.startswith("aten.t.") else (op["dim0"] % n, op["dim1"] % n)
+        order[a], order[b] = order[b], order[a]
+    return made(views.permute(choice, order), views.permute(choice.onehot, [*order, n]))
+
+
+@choosing("aten.expand")
+def expand(op: Op) -> object | None:
+    choice = of(op, op["self"])
+    if choice is None or len(op.shape()) != choice.ndim:
+        return None
+    return made(views.expand(choice, op.shape()), views.expand(choice.onehot, (*op.shape(), choice.onehot.shape[-1])))
+
+
+@choosing("aten.select")
+def select(op: Op) -> object | None:
+    choice = of(op, op["self"])
+    if choice is None:
+        return None
+    dim = op["dim"] % choice.ndim
+    at = op["index"] % choice.shape[dim]
+    return made(selected(choice, dim, at), selected(choice.onehot, dim, at))
+
+
+@choosing("aten.slice")
+def cut(op: Op) -> object | None:
+    choice = of(op, op["self"])
+    if choice is None:
+        return None
+    dim = op["dim"] % choice.ndim
+    at = range(choice.shape[dim])[slice(op["start"], op["end"], op["step"])]
+    if not len(at):
+        return None
+    both = [narrowed(op, view, dim, at.start, len(at), at.step) for view in (choice, choice.onehot)]
+    return made(*both)
+
+
+@choosing("aten.clone", "aten.detach", "aten.alias", "aten.contiguous", "aten.lift_fresh_copy")
+def same(op: Op) -> object | None:
+    return of(op, op["self"])
+
+
+@choosing("aten._to_copy", "aten.to")
+def cast(op: Op) -> object | None:
+    """To another integer type the numbers are the same; a fraction of a number is read as one."""
+    choice = of(op, op["self"])
+    return choice if choice is not None and not op.node.meta["val"].is_floating_point() else None
+
+
+# -- ops that look something up by a choice ----------------------------------------------------------------------
+
+
+@choosing("aten.eq")
+def equals(op: Op) -> object | None:
+    """Compared with known numbers, as ``one_hot`` and loops over experts do: positions of the one-hot form."""
+    left, right = op.args.get("self"), op.args.get("other")
+    choice = of(op, left) or of(op, right)
+    other = right if of(op, left) is not None else left
+    if choice is None:
+        return None
+    count = choice.onehot.shape[-1]
+    if isinstance(other, (int, float)):
+        return selected(choice.onehot, choice.ndim, int(other)) if other in range(count) else None
+    if not isinstance(other, fx.Node):
+        return None
+    value = op.labels.value(other)
+    if value is None or value.ndim > choice.ndim:
+        return None
+    if value.numel() == 1:
+        number = int(value)
+        return selected(choice.onehot, choice.ndim, number) if 0 <= number < count and value.ndim <= choice.ndim else None
+    if value.shape[-1] != value.numel() or choice.shape[-1] != 1:
+        return None
+    index = np.asarray(value.reshape(-1).cpu())
+    if index.min() < 0 or index.max() >= count:
+        return None
+    table = views.drop(choice.onehot, choice.ndim - 1)
+    return picked(op, table, table.ndim - 1, index, op.shape())
+
+
+@choosing("aten.one_hot")
+def one_hot(op: Op) -> object | None:
+    choice = of(op, op["self"])
+    return choice.onehot if choice is not None and op.shape()[-1] == choice.onehot.shape[-1] else None
+
+
+def _names(choice: Choice) -> list[tuple[str, ...]]:
+    return letters(choice.ndim, "i")
+
+
+@choosing("aten.index_select", "aten.index", "aten._unsafe_index", "aten.embedding")
+def looked_up(op: Op) -> object | None:
+    """Rows of a table by number: the sum over rows of the one-hot form times the table."""
+    dim, index = _place(op)
+    choice = of(op, index)
+    table = op.view("weight" if "weight" in op.args else "self")
+    if choice is None or isinstance(table, Choice) or choice.onehot.shape[-1] != table.shape[dim]:
+        return None
+    rows = letters(table.ndim)
+    rows[dim] = ("e",)
+    inner = _names(choice)
+    result = [*rows[:dim], *inner, *rows[dim + 1 :]]
+    return op.state([(table, tuple(rows)), (choice.onehot, (*inner, ("e",)))], [tuple(result)], [op.shape()])[0]
+
+
+def _place(op: Op) -> tuple[int, Any]:
+    """The dimension that is indexed, and by what."""
+    if op.name.startswith("aten.embedding"):
+        return 0, op["indices"]
+    if op.name.startswith("aten.index_select"):
+        return op["dim"] % max(op.view("self").ndim, 1), op["index"]
+    used = [k for k, index in enumerate(op["indices"]) if index is not None]
+    return (used[0], op["indices"][used[0]]) if len(used) == 1 else (0, None)
+
+
+@choosing("aten.gather", "aten.take_along_dim")
+def gather(op: Op) -> object | None:
+    x, choice = op.view("self"), of(op, op["index" if "index" in op.args else "indices"])
+    if choice is None or isinstance(x, Choice):
+        return None
+    dim = op["dim"] % x.ndim
+    if choice.onehot.shape[-1] != x.shape[dim] or _shorter(x, choice, dim):
+        return None
+    names = letters(x.ndim)
+    source = [*names[:dim], ("e",), *names[dim + 1 :]]
+    names[dim] = ("k",)
+    return op.state([(x, tuple(source)), (choice.onehot, (*names, ("e",)))], [tuple(names)], [op.shape()])[0]
+
+
+@choosing("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
+def scatter(op: Op) -> object | None:
+    """Written to the chosen positions: into each goes what chose it."""
+    base, choice = op.view("self"), of(op, op["index"])
+    if choice is None or isinstance(base, Choice):
+        return None
+    dim = op["dim"] % base.ndim
+    if choice.onehot.shape[-1] != base.shape[dim] or _shorter(base, choice, dim):
+        return None
+    source = op.optional("src")
+    if isinstance(source, Choice) or (source is not None and source.shape != choice.shape):
+        return None
+    names = letters(base.ndim)
+    written = [*names[:dim], ("e",), *names[dim + 1 :]]
+    names[dim] = PIN  # the last one written stays, where two choose the same
+    terms = [(base, tuple(written)), (choice.onehot, (*names, ("e",)))]
+    if source is not None:
+        terms.append((source, tuple(names)))
+    return op.state(terms, [tuple(written)], [op.shape()], reason="written one after another")[0]
+
+
+@choosing("aten.index_add")
+def index_add(op: Op) -> object | None:
+    base, choice, source = op.view("self"), of(op, op["index"]), op.view("source")
+    if choice is None or isinstance(base, Choice) or choice.ndim != 1:
+        return None
+    dim = op["dim"] % base.ndim
+    if choice.onehot.shape[-1] != base.shape[dim]:
+        return None
+    names = letters(base.ndim)
+    written = [*names[:dim], ("e",), *names[dim + 1 :]]
+    names[dim] = ("k",)
+    terms = [(base, tuple(written)), (source, tuple(names)), (choice.onehot, (("k",), ("e",)))]
+    return op.state(terms, [tuple(written)], [op.shape()])[0]
+
+
+def _shorter(x: View, choice: Choice, dim: int) -> bool:
+    return any(a != b for k, (a, b) in enumerate(zip(x.shape, choice.shape, strict=True)) if k != dim)
