@@ -1,0 +1,118 @@
+"""The command line of the zoo benchmark."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from benchmarks.zoo import results, sources
+from benchmarks.zoo.entry import Entry
+from benchmarks.zoo.tables import write_tables
+from benchmarks.zoo.worker import Limits, measured
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="autoperm on every model of the model zoos.")
+
+Sources = Annotated[list[str] | None, typer.Option("--source", help="repeat for several; all without")]
+Folder = Annotated[Path | None, typer.Option("--results", help="folder of the result files [docs/zoo/results]")]
+Names = Annotated[str, typer.Option("--model", help="only models whose name fits, as resnet*")]
+Full = Annotated[bool, typer.Option("--full", help="all models, not one per family")]
+
+
+@app.command()
+def run(
+    source: Sources = None,
+    shard: Annotated[str, typer.Option(help="i/n: every n-th model, from the i-th (1 to n)")] = "1/1",
+    jobs: Annotated[int, typer.Option(help="models at a time")] = 1,
+    time_limit: Annotated[float, typer.Option(help="seconds for each model")] = 300.0,
+    memory_limit: Annotated[float, typer.Option(help="GiB for each model")] = 8.0,
+    stop_after: Annotated[float, typer.Option(help="seconds after which no further model is started")] = float("inf"),
+    largest: Annotated[float, typer.Option(help="millions of parameters up to which a model is run to verify its group")] = 100.0,
+    retry: Annotated[list[str] | None, typer.Option(help="a status: run those with it again; repeat for several")] = None,
+    again: Annotated[bool, typer.Option(help="run all again")] = False,
+    model: Names = "*",
+    full: Full = False,
+    results_folder: Folder = None,
+) -> None:
+    """Measure models; those that have a result are skipped. Exits with 1 if a group is unsound, 2 on wrong options."""
+    torch.set_num_threads(1)
+    end = time.monotonic() + stop_after
+    limits = Limits(time_limit, memory_limit, int(largest * 1e6))
+    found: Counter[str] = Counter()
+    for name in _known(source):
+        path = results.path_of(name, results_folder)
+        done = set() if again else {m for m, r in results.read(path).items() if r["status"] not in (retry or ())}
+        todo = [e for e in _shard(_entries(name, full, model), shard) if e.name not in done]
+        fresh = measured(todo, jobs=jobs, limits=limits, go_on=lambda: time.monotonic() < end)
+        for k, (entry, record) in enumerate(fresh, start=1):
+            record = {"model": entry.name, "source": name, "family": entry.family, **record}
+            results.append(path, record)
+            found[record["status"]] += 1
+            typer.echo(f"{name} {k}/{len(todo)} {_line(record)}")
+            sys.stdout.flush()
+    typer.echo(", ".join(f"{n} {status}" for status, n in found.most_common()) or "nothing left to run")
+    if found["unsound"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def tables(
+    results_folder: Folder = None,
+    to: Annotated[Path, typer.Option(help="folder of the tables")] = results.DOCS,
+) -> None:
+    """Write docs/zoo/<source>.md and the index docs/zoo/README.md from the results."""
+    for path in write_tables({s: results.read(results.path_of(s, results_folder)) for s in sources.SOURCES}, to):
+        typer.echo(str(path))
+
+
+@app.command(name="list")
+def list_models(source: Sources = None, model: Names = "*", full: Full = False) -> None:
+    """The models there are, with their families."""
+    for name in _known(source):
+        for entry in _entries(name, full, model):
+            typer.echo(f"{name} {entry.name} {entry.family}")
+
+
+def _known(source: list[str] | None) -> Sequence[str]:
+    for name in source or ():
+        if name not in sources.SOURCES:
+            raise typer.BadParameter(f"no source is called {name!r}; there are {', '.join(sources.SOURCES)}")
+    return source or sources.SOURCES
+
+
+def _entries(source: str, full: bool, pattern: str) -> list[Entry]:
+    try:
+        found = sources.entries(source, full)
+    except ImportError as error:
+        typer.echo(f"{source}: skipped, {error}", err=True)
+        return []
+    return [e for e in found if fnmatch(e.name, pattern)]
+
+
+def _shard(entries: Sequence[Entry], shard: str) -> Sequence[Entry]:
+    i, _, n = shard.partition("/")
+    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+        raise typer.BadParameter(f"--shard must be i/n with 1 <= i <= n, not {shard!r}")
+    return entries[int(i) - 1 :: int(n)]
+
+
+def _line(record: dict[str, Any]) -> str:
+    """A model's result in one line."""
+    parts = [f"{record['model']:40s} {record['status']:10s}"]
+    if "log10_order" in record:
+        parts.append(f"10^{record['log10_order']:.0f} cover {record['coverage']:.1%}")
+    if "error" in record:
+        parts.append(f"error {record['error']:.0e}")
+    parts.append(f"{record['seconds']:.1f} s")
+    if record.get("unsupported"):
+        parts.append("no rule: " + ", ".join(record["unsupported"]))
+    if record["status"] != "sound":
+        parts.append(str(record.get("note", ""))[:300].replace("\n", " | "))
+    return "  ".join(parts)
