@@ -1,0 +1,107 @@
+"""Tiny configurations of transformers' architectures: every size that a default configuration has, made small.
+
+What fits one architecture alone stands in ``OVERRIDES``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_WIDTH, _INNER, _LAYERS, _HEADS, _VOCAB = 32, 48, 2, 4, 99
+
+#: The names that sizes go by, with what to put there.
+SIZES: dict[str, int] = {
+    **dict.fromkeys(
+        ["hidden_size", "d_model", "n_embd", "dim", "embed_dim", "embedding_size", "out_hidden_size", "encoder_hidden_size",
+         "decoder_hidden_size", "projection_dim", "hidden_dim", "encoder_hidden_dim", "embedding_dim", "feature_size",
+         "pooler_output_size", "output_hidden_size", "emb_dim", "attention_hidden_size", "lru_width", "d_embed",
+         "hidden_size_per_layer_input", "image_text_hidden_size", "backbone_hidden_size", "audio_hidden_size", "rnn_hidden_size",
+         "linear_units", "cross_attention_hidden_size", "lm_hidden_size", "rotary_value_dim", "true_hidden_size",
+         "intra_bottleneck_size", "fpn_hidden_size", "fusion_hidden_size", "neck_hidden_size", "mask_feature_size",
+         "feature_dim", "conv_dim_size", "text_hidden_size"], _WIDTH),
+    **dict.fromkeys(
+        ["intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "ffn_dim", "d_ff", "d_inner", "mlp_dim", "ffn_hidden_size",
+         "moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size", "n_inner",
+         "decoder_intermediate_size", "ffn_config_size", "inner_dim", "dim_feedforward", "encoder_feedforward_dim", "hidden_dim_ff",
+         "decoder_feedforward_dim", "feedforward_dim", "dff"], _INNER),
+    **dict.fromkeys(
+        ["num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "depth",
+         "num_decoder_layers", "num_encoder_layers", "num_layer", "decoder_num_hidden_layers", "encoder_num_hidden_layers",
+         "num_hidden_groups", "num_layers_vision"], _LAYERS),
+    **dict.fromkeys(
+        ["num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads",
+         "decoder_num_attention_heads", "encoder_num_attention_heads", "num_head"], _HEADS),
+    **dict.fromkeys(["num_key_value_heads", "n_head_kv", "num_kv_heads", "multi_query_group_num"], 2),
+    **dict.fromkeys(["vocab_size", "decoder_vocab_size", "src_vocab_size", "tgt_vocab_size", "encoder_vocab_size"], _VOCAB),
+    **dict.fromkeys(
+        ["max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_source_positions", "max_target_positions",
+         "num_position_embeddings", "model_max_length", "max_2d_position_embeddings"], 64),
+    **dict.fromkeys(["head_dim", "d_kv", "kv_channels", "d_head", "attention_head_size", "v_head_dim", "qk_nope_head_dim",
+                     "attention_head_dim"], 8),
+    **dict.fromkeys(["num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"], 4),
+    **dict.fromkeys(["num_experts_per_tok", "moe_topk", "num_experts_per_token"], 2),
+    **dict.fromkeys(["n_group", "topk_group", "n_shared_experts", "first_k_dense_replace", "num_expert_group"], 1),
+    "qk_rope_head_dim": 4, "qk_head_dim": 12, "kv_lora_rank": 8, "q_lora_rank": 12, "index_head_dim": 8, "index_n_heads": 2,
+    "index_topk": 4, "rotary_dim": 4, "image_size": 32, "patch_size": 8, "num_mel_bins": 16, "num_queries": 5,
+    "sliding_window": 16, "mamba_d_state": 8, "state_size": 8, "time_step_rank": 4, "mamba_n_heads": 8, "mamba_d_head": 8,
+    "mamba_chunk_size": 8, "chunk_size": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8, "num_conv_pos_embedding_groups": 2, "num_conv_pos_embeddings": 4, "num_filters": 4,
+    "codebook_size": 16, "codebook_dim": 8, "num_frames": 4, "query_dim": 4, "window_size": 4, "classifier_proj_size": 16,
+    "num_feature_levels": 2, "block_size": 8, "expand": 2, "context_length": 16, "prediction_length": 4, "patch_length": 4,
+    "num_codevectors_per_group": 8, "codevector_dim": 16, "proj_codevector_dim": 16, "depth_hidden": 16, "max_window_layers": 1,
+    "num_denoising": 0, "upsample_initial_channel": 16, "num_query_tokens": 4, "query_pre_attn_scalar": 8, "xvector_output_dim": 16,
+    "relative_attention_num_buckets": 8, "num_kv_shared_layers": 0, "vocab_size_per_layer_input": 99,
+}  # fmt: skip
+#: Names of lists with an entry per stage: what entry k is.
+STAGES: dict[str, Any] = {
+    "depths": lambda k: 1, "hidden_sizes": lambda k: 16 * (k + 1), "embed_dims": lambda k: 16 * (k + 1),
+    "num_heads": lambda k: 2, "num_attention_heads": lambda k: 2, "conv_dim": lambda k: 16, "tdnn_dim": lambda k: 16,
+    "neck_hidden_sizes": lambda k: 16, "embed_dim": lambda k: 16 * (k + 1), "depth": lambda k: 1,
+}  # fmt: skip
+#: What one architecture needs beside.
+OVERRIDES: dict[str, dict[str, Any]] = {
+    "swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
+    "swinv2": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
+    "donut-swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
+    "maskformer-swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
+    "layoutlmv3": {"coordinate_size": 4, "shape_size": 8, "input_size": 32, "patch_size": 8},
+    "reformer": {"axial_pos_shape": [4, 16], "axial_pos_embds_dim": [8, 24], "num_buckets": 4, "is_decoder": False},
+    "longformer": {"attention_window": 4}, "led": {"attention_window": 4}, "funnel": {"block_sizes": [1, 1]},
+    "convbert": {"embedding_size": 32}, "albert": {"embedding_size": 16}, "xlm": {"emb_dim": 32},
+}  # fmt: skip
+
+
+def tiny(kind: type, model_type: str = "") -> Any:
+    """A small configuration of a class."""
+    return kind(**_options(kind, model_type))
+
+
+def _options(kind: type, model_type: str = "") -> dict[str, Any]:
+    default = kind()
+    found: dict[str, Any] = {}
+    for name, value in vars(default).items():
+        small = _small(name, value)
+        if small is not None:
+            found[name] = small
+    for name, sub in (getattr(kind, "sub_configs", None) or {}).items():
+        part = getattr(default, name, None)
+        if part is not None and hasattr(part, "to_dict"):
+            found[name] = _options(type(part), getattr(part, "model_type", "")) | (
+                {"model_type": part.model_type} if sub.__name__ == "AutoConfig" else {}
+            )
+    if "use_cache" in vars(default):
+        found["use_cache"] = False
+    return found | OVERRIDES.get(model_type or getattr(kind, "model_type", ""), {})
+
+
+def _small(name: str, value: Any) -> Any:
+    """A small value in place of a default, None to leave it."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        if name.endswith(("token_id", "token_index")):
+            return None if value < _VOCAB - 4 else _VOCAB - 4
+        return SIZES[name] if name in SIZES and value > SIZES[name] else None
+    if isinstance(value, list | tuple) and name in STAGES and all(isinstance(v, int) for v in value):
+        return [STAGES[name](k) for k in range(len(value))]
+    return None
