@@ -1,22 +1,32 @@
 """Gram matrices: how well every position of a group in model a agrees with every position in model b.
 
-They are most of the work of matching. A term changes only if another group of its tensor moves: where the group itself
-moved, columns trade places. So the terms of groups without parents are kept, in model b's original order.
+They are most of the work of matching. They are kept, in model b's original order, with the orders of the other
+dimensions that they were computed from: where another group has moved a tenth of its positions since, a tenth of the
+products is exchanged. Where the group itself has moved, columns trade places.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from autoperm.matching.current import Current, Indices, read
 from autoperm.matching.problem import Problem
 from autoperm.matching.unfold import Unfolding
 
-#: The most bytes of terms to keep; further ones are computed anew each time.
-KEPT_BYTES = 1 << 29
+#: The most that kept matrices may take: a share of a model's size, and bytes.
+KEPT_SHARE, KEPT_BYTES = 0.4, 1 << 30
+
+#: Entries of a tensor to multiply at a time, so that no copy of a large tensor is made.
+_PART = 1 << 22
+
+#: From this share of the products to exchange on, all are computed anew: it takes as long and is more exact.
+_ANEW = 0.7
 
 
 def gram(problem: Problem, g: int, cells: Sequence[Unfolding]) -> np.ndarray:
@@ -24,56 +34,16 @@ def gram(problem: Problem, g: int, cells: Sequence[Unfolding]) -> np.ndarray:
     group = problem.spec.groups[g]
     if not cells:
         return np.zeros((group.copies, group.size, group.size))
-    once = all(len(u.occurrences(group.leaves)) == 1 for u in cells)
-    total = _from_kept(problem, g, cells)[None] if once and not group.parents else _fresh(problem, g, cells)
-    return total.cpu().numpy()
-
-
-def _fresh(problem: Problem, g: int, cells: Sequence[Unfolding]) -> torch.Tensor:
-    """The same, in the weights' own precision: the objective itself decides about a step."""
-    group = problem.spec.groups[g]
-    total = torch.zeros(())
-    for u in cells:
+    # In the weights' own precision: the objective itself decides about a step.
+    kept, rest = (None, list(cells)) if group.parents else joint_gram(problem, group.leaves, cells)
+    total = torch.zeros(()) if kept is None else kept[None]
+    for u in rest:
         for axes in u.occurrences(group.leaves):
             batch = [u.axis_beside(p, axes[0]) for p in group.parents]
             a, b = arranged(u, (problem.a[u.name], problem.b[u.name]), batch, axes)
             a, b = (t.reshape(group.copies, group.size, -1) for t in (a, b))
             total = total.to(a.device) + torch.bmm(a, b.conj().transpose(1, 2)).real
-    return total.expand(group.copies, group.size, group.size)
-
-
-def _from_kept(problem: Problem, g: int, cells: Sequence[Unfolding]) -> torch.Tensor:
-    """One term per set of other groups that the cells share; each is recomputed if one of those has moved."""
-    order = torch.from_numpy(problem.element[g])
-    terms: list[torch.Tensor] = []
-    for others, members in _by_others(problem, g, cells).items():
-        key, stamp = (g, tuple(members)), tuple(problem.moves[h] for h in others)
-        before = problem.kept.get(key)
-        if before is not None and before[0] == stamp:
-            term = before[1]
-        else:
-            fresh = _fresh(problem, g, members)[0]
-            term = torch.empty_like(fresh)
-            term[:, order.to(fresh.device)] = fresh
-            _keep(problem, key, stamp, term)
-        terms.append(term)
-    return sum(terms[1:], terms[0]).index_select(1, order.to(terms[0].device))
-
-
-def _by_others(problem: Problem, g: int, cells: Sequence[Unfolding]) -> dict[tuple[int, ...], list[Unfolding]]:
-    group_of = problem.action.group_of
-    found: dict[tuple[int, ...], list[Unfolding]] = {}
-    for u in cells:
-        others = {group_of[leaf] for leaf in u.leaves if leaf in group_of} - {g}
-        found.setdefault(tuple(sorted(others)), []).append(u)
-    return found
-
-
-def _keep(problem: Problem, key: tuple[int, tuple[Unfolding, ...]], stamp: tuple[int, ...], term: torch.Tensor) -> None:
-    problem.kept.pop(key, None)
-    held = sum(t.numel() * t.element_size() for _, t in problem.kept.values())
-    if held + term.numel() * term.element_size() <= KEPT_BYTES:
-        problem.kept[key] = (stamp, term)
+    return total.expand(group.copies, group.size, group.size).cpu().numpy()
 
 
 def arranged(
@@ -85,3 +55,164 @@ def arranged(
     if not rest:
         sizes[-1] = 1
     return [unfolding.of(t).permute(*batch, *axes, *rest).reshape(sizes) for t in tensors]
+
+
+def joint_gram(
+    problem: Problem, leaves: Sequence[int], cells: Sequence[Unfolding]
+) -> tuple[torch.Tensor | None, list[Unfolding]]:
+    """The Gram matrix of the product of leaves over the cells that have it as a dimension of its own.
+
+    The leaves may depend on nothing but each other.
+
+    Returns:
+        The matrix, with as many rows as the product has positions, None where there is no such cell; and the other cells.
+    """
+    current = problem.b
+    if not isinstance(current, Current):
+        return None, list(cells)
+    sides = {u: _side(problem, u, leaves) for u in cells}
+    found = {u: side for u, side in sides.items() if side is not None}
+    rest = [u for u in cells if u not in found]
+    if not found:
+        return None, rest
+    total = _brought_up_to_date(problem, current, tuple(leaves), found)
+    order = torch.from_numpy(current.order(leaves).copy())
+    return total.index_select(1, order.to(total.device)), rest
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A cell seen from the dimension that belongs to the leaves: its positions there in the order of the leaves."""
+
+    dim: int
+    places: np.ndarray
+    pieces: tuple[np.ndarray, ...]
+
+    def indices(self, whole: Indices) -> Indices:
+        """What is read of model b, the leaves' own dimension in its original order."""
+        pairs = enumerate(zip(whole, self.pieces, strict=True))
+        return tuple(self.places if j == self.dim else index[piece] for j, (index, piece) in pairs)
+
+
+@dataclass
+class _Kept:
+    """A Gram matrix, and for each cell in it what it was computed from."""
+
+    total: torch.Tensor
+    seen: dict[Unfolding, Indices] = field(default_factory=dict)
+
+
+def _side(problem: Problem, u: Unfolding, leaves: Sequence[int]) -> _Side | None:
+    """How to see a cell from a dimension that is the product of the leaves, None if there is none or another place."""
+    current = problem.b
+    if len(u.cells) > 1 or not isinstance(current, Current) or not current.apart(u.name):
+        return None
+    dims, pieces = u.layout.cells[u.cells[0]], u.layout.pieces
+    where = [j for j, factors in enumerate(dims) if set(leaves) & {f.leaf for f in factors}]
+    factors = dims[where[0]] if len(where) == 1 else ()
+    if [f.leaf for f in factors] != list(leaves) or any(f.relabel is not None for f in factors):
+        return None
+    positions = tuple(pieces[j][p] for j, p in enumerate(u.cells[0]))
+    places = positions[where[0]]
+    if factors.relabel is not None:  # type: ignore[union-attr]
+        places = places[np.argsort(factors.relabel)]  # type: ignore[union-attr]
+    return _Side(where[0], places, positions)
+
+
+def _brought_up_to_date(
+    problem: Problem, current: Current, leaves: tuple[int, ...], sides: Mapping[Unfolding, _Side]
+) -> torch.Tensor:
+    now = {u: side.indices(current.indices(u.name)) for u, side in sides.items()}  # type: ignore[arg-type]
+    kept = problem.kept.pop(leaves, None)
+    if kept is None or not set(kept.seen) <= set(sides) or _work(kept.seen, now) > _ANEW * _work({}, now):
+        kept = _Kept(_zeros(problem, sides))
+    alone = [u for u in sides if u not in kept.seen and len(now[u]) == 1]
+    if alone:
+        columns = [[_entries(problem, k, u.name, (sides[u].places,)) for u in alone] for k in (0, 1)]
+        _multiply(kept.total, *(torch.stack(of_model, 1) for of_model in columns))
+    for u, side in sides.items():
+        if u not in alone:
+            for exchange in _exchanges(side, kept.seen.get(u), now[u]):
+                _add(kept.total, problem, u.name, side, exchange)
+        kept.seen[u] = now[u]
+    held = sum(_bytes(other.total) for other in problem.kept.values())
+    if held + _bytes(kept.total) <= min(KEPT_BYTES, KEPT_SHARE * problem.size):
+        problem.kept[leaves] = kept
+    return kept.total
+
+
+def _zeros(problem: Problem, sides: Mapping[Unfolding, _Side]) -> torch.Tensor:
+    dtype = functools.reduce(torch.promote_types, (problem.dtypes[u.name] for u in sides))
+    u, side = next(iter(sides.items()))
+    size = len(side.places)
+    return torch.zeros(size, size, dtype=dtype.to_real(), device=problem.given[0][u.name].device)
+
+
+def _entries(problem: Problem, k: int, name: str, indices: Indices) -> torch.Tensor:
+    """Entries of a tensor of model a (0) or b (1) as it was given."""
+    return read(problem.given[k][name], indices).to(problem.dtypes[name])
+
+
+def _multiply(total: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> None:
+    """Add the inner products of rows, in place."""
+    if rows.is_complex() or rows.dtype != total.dtype:
+        total += (rows @ columns.conj().T).real
+    else:
+        total.addmm_(rows, columns.T)
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _work(seen: Mapping[Unfolding, Indices], now: Mapping[Unfolding, Indices]) -> float:
+    """How many entries of model b have to be multiplied."""
+    total = 0.0
+    for u, new in now.items():
+        old = seen.get(u)
+        shares = [1.0] if old is None else [float(np.mean(x != y)) if x is not y else 0.0 for x, y in zip(old, new, strict=True)]
+        total += math.prod(len(x) for x in new) * sum(shares)
+    return total
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """Products to exchange: what is read of model b at some positions of a dimension, before (None: nothing) and now."""
+
+    old: Indices | None
+    new: Indices
+    dim: int
+    positions: np.ndarray
+
+
+def _exchanges(side: _Side, old: Indices | None, new: Indices) -> Iterator[_Exchange]:
+    """One dimension after the other, the positions along it that are read from elsewhere now."""
+    others = [j for j in range(len(new)) if j != side.dim]
+    if old is None:
+        longest = max(others, key=lambda j: len(new[j]))
+        yield _Exchange(None, new, longest, np.arange(len(new[longest])))
+        return
+    for j in others:
+        changed = np.flatnonzero(old[j] != new[j])
+        if len(changed):
+            step = tuple(new[k] if k == j else index for k, index in enumerate(old))
+            yield _Exchange(old, step, j, changed)
+            old = step
+
+
+def _add(total: torch.Tensor, problem: Problem, name: str, side: _Side, exchange: _Exchange) -> None:
+    """Add what an exchange changes, in place."""
+    dim, positions = exchange.dim, exchange.positions
+    own = tuple(side.places if j == side.dim else piece for j, piece in enumerate(side.pieces))
+    step = max(1, _PART * len(own[dim]) // math.prod(len(x) for x in own))
+    for k in range(0, len(positions), step):
+        some = positions[k : k + step]
+        a = _entries(problem, 0, name, _at(own, dim, some))
+        b = _entries(problem, 1, name, _at(exchange.new, dim, some))
+        if exchange.old is not None:
+            b = b - _entries(problem, 1, name, _at(exchange.old, dim, some))
+        _multiply(total, *(t.movedim(side.dim, 0).reshape(len(total), -1) for t in (a, b)))
+
+
+def _at(indices: Indices, dim: int, positions: np.ndarray) -> Indices:
+    return tuple(index[positions] if j == dim else index for j, index in enumerate(indices))

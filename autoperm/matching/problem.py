@@ -64,6 +64,7 @@ class Problem:
         matched: the groups to match, all of them unless the spec is a :func:`part_of` one; the others do not move.
         a: the parameters of model a that some group moves, in float32 or wider.
         b: those of model b under the current element; a mapping that makes permuted copies where they are asked for.
+        given: the same of a and of b as they were given; ``dtypes`` what to widen them to, ``size`` how many bytes b has.
         version: how often each tensor of b has changed, so that matchers can skip what did not.
         moves: how often each group has moved.
         states: the two state dicts as they were given, buffers included.
@@ -95,7 +96,8 @@ class Problem:
         given = [{home: pair[k] for home, pair in pairs.items()} for k in (0, 1)]
         self.a: Mapping[str, torch.Tensor] = Current(spec.action, spec.layouts, given[0], dtypes, self.element)
         self.b: Mapping[str, torch.Tensor] = Current(spec.action, spec.layouts, given[1], dtypes, self.element)
-        self._current, self._given = self.b, given
+        self._current, self.given, self.dtypes = self.b, given, dtypes
+        self.size = sum(t.numel() * t.element_size() for t in given[1].values())
         self._terms = {name: self._product(inner, name) for name in pairs}
 
     def _add(self, home: str, a: torch.Tensor, b: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.dtype] | None:
@@ -116,8 +118,8 @@ class Problem:
         """A product of a tensor of a and the same of b under the current element."""
         indices = self._current.indices(name)
         if indices is None:
-            return product(self._given[0][name], self._current[name])
-        return product(self._given[0][name], self._given[1][name], indices)
+            return product(self.given[0][name], self._current[name])
+        return product(self.given[0][name], self.given[1][name], indices)
 
     @property
     def objective(self) -> float:
@@ -164,7 +166,7 @@ class Problem:
         """By how much the term of a tensor is larger than it was."""
         new = self._current.indices(name)
         if old is not None and new is not None:
-            found = rise(self._given[0][name], self._given[1][name], old, new)
+            found = rise(self.given[0][name], self.given[1][name], old, new)
             if found is not None:
                 return found
         return self._product(inner, name) - self._terms[name]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from autoperm.matching.assignment import assign
-from autoperm.matching.grams import arranged, gram
+from autoperm.matching.grams import arranged, gram, joint_gram
 from autoperm.matching.problem import Problem
 from autoperm.matching.unfold import Unfolding
 from autoperm.matching.wreath import Pairs, best_wreath
@@ -48,13 +48,14 @@ def wreath_step(
     group, groups = problem.spec.groups[g], problem.spec.groups
     inner = {leaf for d in dependents for leaf in groups[d].leaves}
     base = gram(problem, g, [u for u in problem.cells[g] if counts(u) and not inner & set(u.leaves)])
-    parts = [_parts(problem, g, d, counts) for d in dependents]
+    sources = [_sources(problem, g, d, counts) for d in dependents]
     gain, tops, picked = 0.0, [], []
     for k, matrix in enumerate(base):
-        pairs = [
-            Pairs([(a[k], b[k]) for a, b in part], keep=group.size * groups[d].size <= _LARGE)
-            for d, part in zip(dependents, parts, strict=True)
-        ]
+        pairs = []
+        for d, (joint, parts) in zip(dependents, sources, strict=True):
+            n, m = group.size, groups[d].size
+            more = None if joint is None else joint.reshape(n, m, n, m)
+            pairs.append(Pairs(n, m, [(a[k], b[k]) for a, b in parts], keep=n * m <= _LARGE, more=more))
         outer, own, value = best_wreath(matrix, pairs)
         tops.append(outer)
         picked.append(own)
@@ -65,21 +66,26 @@ def wreath_step(
     return relative, gain
 
 
-def _parts(problem: Problem, g: int, d: int, counts: Filter) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The cells of a dependent, unfolded in both models to (g's parents, g's positions, d's positions, the rest)."""
+def _sources(
+    problem: Problem, g: int, d: int, counts: Filter
+) -> tuple[torch.Tensor | None, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """The Gram matrix of all positions of a dependent, and what else there is to add.
+
+    That is its cells unfolded in both models to (g's parents, g's positions, d's positions, the rest).
+    """
     group, dependent = problem.spec.groups[g], problem.spec.groups[d]
+    joint, cells = None, [u for u in problem.cells[d] if counts(u)]
+    if not group.parents and group.size * dependent.size <= _LARGE:
+        joint, cells = joint_gram(problem, (*group.leaves, *dependent.leaves), cells)
     parts = []
-    for u in filter(counts, problem.cells[d]):
+    for u in cells:
         for axes in u.occurrences(dependent.leaves):
             outer = [u.axis_beside(leaf, axes[0]) for leaf in group.leaves]
             batch = [u.axis_beside(q, axes[0]) for q in group.parents]
             a, b = arranged(u, (problem.a[u.name], problem.b[u.name]), batch, [*outer, *axes])
             a, b = (t.reshape(group.copies, group.size, dependent.size, -1) for t in (a, b))
             parts.append((a, b))
-    if not parts:  # nothing counts yet
-        nothing = torch.zeros(group.copies, group.size, dependent.size, 1)
-        parts.append((nothing, nothing))
-    return parts
+    return joint, parts
 
 
 def _as_dependent(problem: Problem, g: int, d: int, picked: np.ndarray) -> np.ndarray:

@@ -29,15 +29,26 @@ class Pairs:
     """What pairs of positions are worth by the positions that depend on them.
 
     Arguments:
+        n, m: how many positions there are, and how many depend on each.
         parts: pairs of tensors of models a and b, each of shape (n, m, r): a row for each position and each of its own.
             The Gram matrix of two positions is the sum over parts of <a[i], b[j]>, of shape (m, m).
         keep: whether to keep the Gram matrices of all pairs, which are (n m)² numbers.
+        more: to be added to these, of shape (n, m, n, m).
     """
 
-    def __init__(self, parts: Sequence[tuple[torch.Tensor, torch.Tensor]], *, keep: bool = True):
-        self._parts = parts
-        self.n, self.m = parts[0][0].shape[:2]
+    def __init__(
+        self,
+        n: int,
+        m: int,
+        parts: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        *,
+        keep: bool = True,
+        more: torch.Tensor | None = None,
+    ):
+        self.n, self.m, self._parts = n, m, parts
         self._whole = self._product(slice(None)) if keep else None
+        if self._whole is not None and more is not None:
+            self._whole = self._whole + more.cpu()
         self._prices = np.zeros((self.n, self.n, self.m))
 
     def _product(self, which: slice) -> torch.Tensor:
@@ -46,7 +57,8 @@ class Pairs:
         for a, b in self._parts:
             rows, columns = a[which].reshape(-1, a.shape[2]), b.reshape(-1, b.shape[2])
             total = total.to(a.device) + (rows @ columns.conj().T).real
-        return total.reshape(-1, self.m, self.n, self.m).cpu()
+        some = len(range(*which.indices(self.n)))
+        return total.expand(some * self.m, self.n * self.m).reshape(some, self.m, self.n, self.m).cpu()
 
     def _gram(self, i: int, j: int) -> np.ndarray:
         if self._whole is not None:
@@ -104,7 +116,7 @@ def best_wreath(base: np.ndarray, dependents: Sequence[Pairs]) -> tuple[np.ndarr
     Example:
         >>> import numpy as np, torch
         >>> heads = torch.tensor([[[1.0], [2.0]], [[5.0], [3.0]]])  # two heads with two dimensions
-        >>> outer, inner, value = best_wreath(np.zeros((2, 2)), [Pairs([(heads, heads[[1, 0]])])])
+        >>> outer, inner, value = best_wreath(np.zeros((2, 2)), [Pairs(2, 2, [(heads, heads[[1, 0]])])])
         >>> outer.tolist(), inner[0].tolist(), value
         ([1, 0], [[0, 1], [0, 1]], 39.0)
     """
