@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from autoperm.merging.registry import Merge, merge, merger, mergers
 from autoperm.merging.repair import repair
+from autoperm.merging.zip import Zip as Zip
+from autoperm.merging.zip import zip_models as zip_models
 
 from autoperm.merging import average, many, universe  # noqa: F401  isort: skip  (registers the mergers)
 
