@@ -18,6 +18,9 @@ from autoperm.errors import StateError
 from autoperm.merging import merger, mergers
 from autoperm.trained import randomize_
 
+#: Enough where it does not matter how far a merger gets.
+FEW: dict[str, dict[str, int]] = {"average": {}, "many": {}, "universe": {"max_steps": 8}}
+
 
 def inner(spec: PermutationSpec, a: nn.Module, b: nn.Module) -> float:
     x, y = a.state_dict(), b.state_dict()
@@ -94,8 +97,8 @@ def test_laws_of_a_merge(method: str, name: str) -> None:
     before = [{k: v.clone() for k, v in m.state_dict().items()} for m in models]
     torch.manual_seed(9)
     state = torch.get_rng_state()
-    found = autoperm.merge(models, spec, method=method, seed=2)
-    again = autoperm.merge(models, spec, method=method, seed=2)
+    found = autoperm.merge(models, spec, method=method, seed=2, **FEW[method])
+    again = autoperm.merge(models, spec, method=method, seed=2, **FEW[method])
     assert torch.equal(torch.get_rng_state(), state)
     assert again.permutations == found.permutations and again.history == found.history
     assert all(torch.equal(v, kept[k]) for m, kept in zip(models, before) for k, v in m.state_dict().items())
@@ -128,7 +131,7 @@ def test_nothing_is_left_to_gain_after_merging(method: str, name: str) -> None:
 @pytest.mark.parametrize("method", mergers())
 def test_matches_close_around_every_cycle(method: str, name: str) -> None:
     spec = pair(name)[2]
-    found = autoperm.merge([fresh(name, seed) for seed in range(5)], spec, method=method)
+    found = autoperm.merge([fresh(name, seed) for seed in range(5)], spec, method=method, **FEW[method])
     assert not all(p.is_identity for p in found.permutations)
     for p, q, r in itertools.permutations(range(5), 3):
         assert found.pairwise(p, q) @ found.pairwise(q, r) == found.pairwise(p, r)
@@ -153,9 +156,9 @@ def test_the_order_of_the_models_is_no_matter(method: str, name: str) -> None:
     for seed in range(4):
         noisy = {n: t + 0.05 * t.std() * torch.randn(t.shape, generator=generator) for n, t in a.state_dict().items()}
         models.append(spec.random(seed).apply(noisy))
-    first = autoperm.merge(models, spec, method=method, seed=0)
+    first = autoperm.merge(models, spec, method=method, seed=0, **FEW[method])
     for order in ([1, 2, 3, 0], [3, 2, 1, 0]):
-        other = autoperm.merge([models[k] for k in order], spec, method=method, seed=3)
+        other = autoperm.merge([models[k] for k in order], spec, method=method, seed=3, **FEW[method])
         back = first.pairwise(0, order[0]).apply(other.model)
         assert all(torch.allclose(back[n], t, atol=1e-6) for n, t in first.model.items())
 
@@ -211,7 +214,7 @@ def test_buffers(method: str) -> None:
 def test_dtypes_are_summed_wide_and_rounded_once(dtype: torch.dtype, method: str) -> None:
     spec = pair("attention")[2]
     models = [fresh("attention", seed).to(dtype) for seed in range(5)]
-    found = autoperm.merge(models, spec, method=method)
+    found = autoperm.merge(models, spec, method=method, **FEW[method])
     moved = [p.apply(m).state_dict() for p, m in zip(found.permutations, models)]
     for n, tensor in found.model.state_dict().items():
         exact = sum(s[n].double() for s in moved) / 5

@@ -177,7 +177,7 @@ class _Free:
         """One step of Adam. Forwards the projection's weights; backwards the gradient is that of the free copy."""
         projected = self.projection.b
         moved = {name: projected[name] + (free - free.detach()) for name, free in self._weights.items()}
-        loss = midpoint.loss(self.projection, projected | moved, batch, where)
+        loss = midpoint.loss(self.projection, {**projected, **moved}, batch, where)
         if self._optimizer is not None and loss.requires_grad:
             self._optimizer.zero_grad()
             loss.backward()

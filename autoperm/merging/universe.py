@@ -58,7 +58,7 @@ def universe(
             model as it is and the mean of all permutations for the others; ``"propagate"`` from where ``"many"`` starts
             its sweeps with that option, which is near an end already.
         max_steps: the most steps of Frank-Wolfe.
-        tolerance: stop where the duality gap is at most this share of the agreement that equal models would have.
+        tolerance: stop where the duality gap is at most this share of the sum over pairs that equal models would have.
         max_sweeps: the most sweeps of the ascent.
         progress: False for no bar, or a function that is called after each step and sweep with its number and the agreement.
 
@@ -107,11 +107,13 @@ class Relaxation:
     def __init__(self, models: Models, permutations: Sequence[Permutation], barycentre: bool):
         self._models, self._steps = models, 0
         self._problem = problem = Problem(models.part, models.states[0], models.states[0])
-        dtype = torch.float64 if any(t.real.dtype == torch.float64 for t in problem.b.values()) else torch.float32
+        self._dtypes = {name: tensor.dtype for name, tensor in problem.b.items()}
+        wide = any(dtype in (torch.float64, torch.complex128) for dtype in self._dtypes.values())
+        dtype = torch.float64 if wide else torch.float32
         self.maps: Maps = [soften(problem, permutation.arrays, dtype=dtype) for permutation in permutations]
         if barycentre:
             self.maps[1:] = [soft_barycentre(problem, dtype=dtype) for _ in self.maps[1:]]
-        squares = (square(self._weight(name, k)) for name in problem.b for k in range(len(models)))
+        squares = (square(self._weight(name, k)) for name in self._dtypes for k in range(len(models)))
         self.scale = (len(models) - 1) / 2 * math.fsum(squares)
         self._cells = cells_by_tensor(problem)
         self._degree = 2 * _degree(problem, self._cells)
@@ -164,11 +166,11 @@ class Relaxation:
         totals = {}
         for name in self._cells:
             total, _ = _summed(self._mixed(name, k, own) for k, own in enumerate(self.maps))
-            totals[name] = total.to(problem.b[name].dtype)
+            totals[name] = total.to(self._dtypes[name])
         for k, own in enumerate(self.maps):
-            for name in self._cells:
-                problem.b[name] = self._weight(name, k)
-                problem.a[name] = totals[name] - self._mixed(name, k, own)
+            problem.a = {}  # the last one's are let go of before there are new ones
+            problem.a = {name: total - self._mixed(name, k, own) for name, total in totals.items()}
+            problem.b = {name: self._weight(name, k) for name in totals}
             slope = gradient(problem, own, _pairs(problem, self._steps))
             vertices.append(best_vertex(slope))
             gap += _gap(slope, own, soften(problem, vertices[-1], dtype=own[0].dtype) if own else [])
@@ -190,7 +192,7 @@ class Relaxation:
     def _weight(self, name: str, k: int) -> Tensor:
         """A parameter of model k as it is, in float32 at least."""
         models = self._models
-        return models.states[k][models.names[name]].detach().to(self._problem.b[name].dtype)
+        return models.states[k][models.names[name]].detach().to(self._dtypes[name])
 
 
 def _pairs(problem: Problem, steps: int) -> list[Pair]:
