@@ -22,7 +22,7 @@ SIZES: dict[str, int] = {
     **dict.fromkeys(
         ["intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "ffn_dim", "d_ff", "d_inner", "mlp_dim", "ffn_hidden_size",
          "moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size", "n_inner",
-         "decoder_intermediate_size", "ffn_config_size", "inner_dim", "dim_feedforward", "encoder_feedforward_dim", "hidden_dim_ff",
+         "decoder_intermediate_size", "ffn_config_size", "inner_dim", "dim_feedforward", "encoder_feedforward_dim",
          "decoder_feedforward_dim", "feedforward_dim", "dff"], _INNER),
     **dict.fromkeys(
         ["num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "depth",
@@ -49,7 +49,8 @@ SIZES: dict[str, int] = {
     "codebook_size": 16, "codebook_dim": 8, "num_frames": 4, "query_dim": 4, "window_size": 4, "classifier_proj_size": 16,
     "num_feature_levels": 2, "block_size": 8, "expand": 2, "context_length": 16, "prediction_length": 4, "patch_length": 4,
     "num_codevectors_per_group": 8, "codevector_dim": 16, "proj_codevector_dim": 16, "depth_hidden": 16, "max_window_layers": 1,
-    "num_denoising": 0, "upsample_initial_channel": 16, "num_query_tokens": 4, "query_pre_attn_scalar": 8, "xvector_output_dim": 16,
+    "num_denoising": 0, "upsample_initial_channel": 16, "num_query_tokens": 4, "query_pre_attn_scalar": 8,
+    "xvector_output_dim": 16,
     "relative_attention_num_buckets": 8, "num_kv_shared_layers": 0, "vocab_size_per_layer_input": 99,
 }  # fmt: skip
 #: Names of lists with an entry per stage: what entry k is.
@@ -58,6 +59,8 @@ STAGES: dict[str, Any] = {
     "num_heads": lambda k: 2, "num_attention_heads": lambda k: 2, "conv_dim": lambda k: 16, "tdnn_dim": lambda k: 16,
     "neck_hidden_sizes": lambda k: 16, "embed_dim": lambda k: 16 * (k + 1), "depth": lambda k: 1,
 }  # fmt: skip
+_BACKBONE = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1],
+             "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]}  # fmt: skip
 #: What one architecture needs beside.
 OVERRIDES: dict[str, dict[str, Any]] = {
     "swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
@@ -72,8 +75,15 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 
 
 def tiny(kind: type, model_type: str = "") -> Any:
-    """A small configuration of a class."""
-    return kind(**_options(kind, model_type))
+    """A small configuration of a class.
+
+    Experts are computed in plain ops: the grouped kernel has no rule and no float64.
+    """
+    config = kind(**_options(kind, model_type))
+    for part in (config, *(getattr(config, name, None) for name in getattr(kind, "sub_configs", None) or {})):
+        if part is not None:
+            part._experts_implementation = "batched_mm"
+    return config
 
 
 def _options(kind: type, model_type: str = "") -> dict[str, Any]:
@@ -91,6 +101,12 @@ def _options(kind: type, model_type: str = "") -> dict[str, Any]:
             )
     if "use_cache" in vars(default):
         found["use_cache"] = False
+    if "kv_lora_rank" in vars(default) and "num_key_value_heads" in found:  # latent attention has as many keys as queries
+        found["num_key_value_heads"] = found["num_attention_heads"]
+    if getattr(default, "use_timm_backbone", False) or "use_timm_backbone" in vars(default):
+        found |= {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
+    if "backbone_config" in vars(default) and "backbone_config" not in found:
+        found["backbone_config"] = _BACKBONE
     return found | OVERRIDES.get(model_type or getattr(kind, "model_type", ""), {})
 
 

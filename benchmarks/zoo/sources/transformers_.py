@@ -83,7 +83,7 @@ def _candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
             yield {"pixel_values": pixels, **more}
     for name in ("input_values", "input_features", "inputs_embeds", "hidden_states", main):
         if name in names:
-            for value in _sequences(config):
+            for value in sorted(_sequences(config), key=lambda v: name == "input_values" and v.shape[-1] < 1000):
                 yield {name: value, **more}
     yield {main: _tokens()}
 
