@@ -1,2 +1,156 @@
-def write_tables(found, to):
-    return []
+"""Markdown from the results: a page per source and an index."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+Records = Mapping[str, dict[str, Any]]
+
+#: What each status says, best first.
+MEANINGS = {
+    "sound": "random elements of the group leave the outputs as they are, in float64 with trained-like weights",
+    "unverified": "traced and inferred; not run, or a run that would say nothing",
+    "untraced": "runs, but no tracer gets a graph",
+    "failed": "an error in inference",
+    "timeout": "over the time limit",
+    "memory": "over the memory limit",
+    "crashed": "the process died",
+    "inputs": "the benchmark's inputs do not fit the model",
+    "build": "the benchmark's recipe does not build the model",
+    "unsound": "A PERMUTATION CHANGES THE FUNCTION",
+}
+
+
+def write_tables(sources: Mapping[str, Records], to: Path) -> list[Path]:
+    """Write a page for each source that has results, and the index of all models.
+
+    Returns:
+        The files written.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    sources = {name: records for name, records in sources.items() if records}
+    pages = {to / f"{name}.md": _page(name, records) for name, records in sources.items()}
+    pages[to / "README.md"] = _index(sources)
+    for path, text in pages.items():
+        path.write_text(text)
+    return list(pages)
+
+
+def _index(sources: Mapping[str, Records]) -> str:
+    """Counts, what is missing most, and every model in one table."""
+    everything = [r for records in sources.values() for r in records.values()]
+    parts = [
+        "# Models",
+        "Written by `python -m benchmarks.zoo tables` from `results/`. Search this page for a model's name; the pages of the "
+        "sources have more columns.",
+        _counts(sources),
+        "\n".join(f"- **{status}**: {text}" for status, text in MEANINGS.items()),
+        "## Ops without a rule",
+        _unsupported(everything) or "None.",
+        "## Pinned though tied to no input or output",
+        _pinned(everything) or "Nothing.",
+        "## All models",
+        _table(("model", "source", "supported", "order", "coverage", "notes"), (
+            (f"`{r['model']}`", f"[{r['source']}]({r['source']}.md)", r["status"], _order(r), _share(r), _notes(r, everything))
+            for r in sorted(everything, key=lambda r: r["model"].lower())
+        )),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _page(source: str, records: Records) -> str:
+    rows = (
+        (f"`{r['model']}`", r["family"], _millions(r), r["status"], _order(r), _share(r), str(r.get("groups", "")),
+         r.get("tracer", ""), _error(r), _seconds(r, "seconds_trace"), _seconds(r, "seconds_infer"), _peak(r),
+         _notes(r, records.values()))
+        for r in sorted(records.values(), key=lambda r: r["model"].lower())
+    )  # fmt: skip
+    head = ("model", "family", "parameters", "status", "order", "coverage", "groups", "tracer", "error", "trace", "infer",
+            "peak", "notes")  # fmt: skip
+    return f"# {source}\n\n{_counts({source: records})}\n\n{_table(head, rows)}\n"
+
+
+def _counts(sources: Mapping[str, Records]) -> str:
+    """A row per source: how many models of each status."""
+    used = [s for s in MEANINGS if any(r["status"] == s for records in sources.values() for r in records.values())]
+    rows = []
+    for name, records in sources.items():
+        found = Counter(r["status"] for r in records.values())
+        rows.append((f"[{name}]({name}.md)", str(len(records)), *(str(found[s]) for s in used)))
+    return _table(("source", "models", *used), rows)
+
+
+def _unsupported(records: Iterable[dict[str, Any]]) -> str:
+    ops: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        for op in record.get("unsupported") or ():
+            ops.setdefault(op, []).append(record)
+    rows = []
+    for op, where in sorted(ops.items(), key=lambda item: -len(item[1])):
+        example = next(x for x in where[0]["examples"] if x["op"] == op)
+        at = f"{example['module'] or 'forward'} {example['source']} {example['shapes']}"
+        names = ", ".join(f"`{r['model']}`" for r in where[:4])
+        rows.append((f"`{op}`", str(len(where)), names, at))
+    return _table(("op", "models", "among them", "an example"), rows) if rows else ""
+
+
+def _pinned(records: Iterable[dict[str, Any]]) -> str:
+    dims, models = Counter[str](), Counter[str]()
+    for record in records:
+        for reason, n in (record.get("pinned") or {}).items():
+            dims[reason] += n
+            models[reason] += 1
+    return (
+        _table(("reason", "dimensions", "models"), ((w, str(n), str(models[w])) for w, n in dims.most_common())) if dims else ""
+    )
+
+
+def _notes(record: dict[str, Any], others: Iterable[dict[str, Any]]) -> str:
+    notes = []
+    if record.get("unsupported"):
+        notes.append("no rule for " + ", ".join(f"`{op}`" for op in record["unsupported"]))
+    if record["status"] == "unverified":
+        notes += _stand_in(record, others)
+    if record["status"] != "sound" or "noise" in record:
+        notes.append(str(record.get("note", ""))[:160])
+    return "; ".join(n for n in notes if n).replace("|", "\\|").replace("\n", " ")
+
+
+def _stand_in(record: dict[str, Any], others: Iterable[dict[str, Any]]) -> list[str]:
+    """A model of the same family that is verified."""
+    same = [r for r in others if r["source"] == record["source"] and r["family"] == record["family"] and r["status"] == "sound"]
+    best = min(same, key=lambda r: r.get("parameters", 0), default=None)
+    return [f"of its family `{best['model']}` is sound"] if best else []
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _order(r: dict[str, Any]) -> str:
+    return f"10^{r['log10_order']:.0f}" if "log10_order" in r else ""
+
+
+def _share(r: dict[str, Any]) -> str:
+    return f"{r['coverage']:.1%}" if "coverage" in r else ""
+
+
+def _error(r: dict[str, Any]) -> str:
+    return f"{r['error']:.0e}" if "error" in r else ""
+
+
+def _seconds(r: dict[str, Any], name: str) -> str:
+    return f"{r[name]:.2f} s" if name in r else ""
+
+
+def _peak(r: dict[str, Any]) -> str:
+    return f"{r['peak_gib']:.1f} GiB" if "peak_gib" in r else ""
+
+
+def _millions(r: dict[str, Any]) -> str:
+    return f"{r['parameters'] / 1e6:.2f} M" if "parameters" in r else ""
