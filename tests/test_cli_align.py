@@ -95,4 +95,4 @@ def test_align_writes_nothing_where_verification_fails(
 def test_align_names_the_matchers(cli: Cli, pair: tuple) -> None:
     code, _, err = cli(*ALIGN, "-o", "o.pt", "--method", "magic")
     assert code == 1
-    assert "no matcher is called 'magic'; there are weight" in err
+    assert "no matcher is called 'magic'; there are activation, frank-wolfe" in err
