@@ -31,7 +31,7 @@ class Branched(nn.Module):
 
     Called as the models are, it returns the outputs of both heads, in the models' order: of each the tensor, or the tuple of
     tensors where the model returns several (see ``outputs``). It computes as in eval mode, and can be trained further. On
-    batches of new shapes the model is traced again.
+    batches of new shapes the model is traced again. Its state dict can be saved, the module itself cannot.
 
     The state dict has each weight that the trunk uses once, as ``trunk.`` and its name in the model, and those that the heads
     use as ``heads.0.`` and ``heads.1.`` and the name; a weight may be in both.
@@ -58,7 +58,7 @@ class Branched(nn.Module):
         super().__init__()
         self.weights = tuple(shares)
         names = {home: name for name, home in reversed(list(spec.aliases.items())) if name in states[0]}
-        self._traces: Traces[Spliced] = Traces(_tracer(network, spec, part, set(chosen), labels, names))
+        self._traces: Traces[Spliced] = Traces(_tracer(copy.deepcopy(network), spec, part, set(chosen), labels, names))
         spliced = self._traces.of(batch)
         self.outputs = tuple(spliced.outputs)
         self.trunk, self.heads = _Weights(), nn.ModuleList([_Weights(), _Weights()])

@@ -35,9 +35,7 @@ class Cut:
         self._find_live(nodes)
         before = self._before(nodes)
         for node in nodes:
-            if node in self.live and node.op == "placeholder":
-                self.trunk.add(node)
-            elif node in self.live and node.op == "call_function" and self._reads_trunk(node) and self._is_merged(node, before):
+            if node in self.live and node.op != "output" and self._reads_trunk(node) and self._is_merged(node, before):
                 self.trunk.add(node)
 
     def _find_live(self, nodes: list[fx.Node]) -> None:

@@ -41,7 +41,8 @@ class Zip:
         model: the merged model. Without ``until=`` a new module or state dict of the first model's kind; with it a
             :class:`autoperm.merging.branched.Branched`, one trunk with both heads.
         labels: for each zipped group, by name, which merged unit every unit is part of; shape (2, n).
-        permutation: what the second model was under when it was zipped: it moves the groups that are not zipped.
+        permutation: brings the second model into the first one's order; groups in which units of one model were merged
+            stay as they are. With ``within=False`` the model is the mean of the first one and of the second one under it.
         permuted: the groups that are matched by permutation, by name, with the reason.
         groups: the names of the groups that are merged, in the order of the graph.
         interrupted: whether Ctrl-C ended the pass over the data, so that it was zipped on the batches until then.
@@ -93,9 +94,10 @@ def zip_models(
     depends on them; units of tied weights that are made and read along one dimension; units contracted between two
     activations; and those that no activation shows. :attr:`Zip.permuted` has the reasons.
 
-    The result of zipping within a model is no exact average even in linear layers: normalise with
-    :func:`autoperm.merging.repair` afterwards where there is BatchNorm. ``repair`` needs endpoints in the model's order, so
-    that it fits ``within=False``; with ``within=True`` it resets statistics just as well.
+    Merged units vary less than those they are the mean of. :func:`autoperm.merging.repair` can follow, with the first model and
+    ``permutation.apply(second)`` as endpoints: BatchNorm is reset always. Other layers get the endpoints' statistics channel
+    by channel, which are those of the merged units with ``within=False`` alone. For a trunk with heads there is
+    :func:`autoperm.merging.branched_norms.reset_norms`.
 
     Arguments:
         models: two modules or state dicts of the spec's architecture; neither is changed.
@@ -139,13 +141,13 @@ def zip_models(
     if given.network is None:
         raise AutopermError("zipping runs the models, but both are state dicts: pass template=, a module of their architecture")
     samples = list(batches(data, inputs, max_batches))
-    network = copy.deepcopy(given.network).eval()
+    network = given.network
     part = roles(network, spec, samples[0])
     chosen = part.order if until is None else until_of(spec, part, until)
     permuted = {g: why for g, why in obstacles(network, spec, part, samples[0]).items() if g in chosen}
     zipped = [g for g in chosen if g not in permuted]
-    permutation, stopped = _permute_the_rest(given, list(permuted), samples, network)
-    states = [given.states[0], permutation.apply(given.states[1])]
+    rest, stopped = _permute_the_rest(given, list(permuted), samples, network)
+    states = [given.states[0], rest.apply(given.states[1])]
     found, interrupted = resemblances(network, spec, states, zipped, samples, progress)
     labels = {g: pair_up(found[g], within=within, budget=budget, repeat=repeat) for g in zipped}
     mixer = Mixer(spec, part, labels, shares)
@@ -158,7 +160,7 @@ def zip_models(
     return Zip(
         model=model,
         labels={names[g]: labels[g] for g in zipped},
-        permutation=permutation,
+        permutation=_paired(rest, labels),
         permuted={names[g]: why for g, why in permuted.items()},
         groups=tuple(names[g] for g in chosen),
         interrupted=stopped or interrupted,
@@ -194,6 +196,15 @@ def _permute_the_rest(
     found = match(a, b, spec, method="activation", template=network, data=samples, progress=False)
     pairs = enumerate(zip(found.permutation.arrays, spec.identity().arrays, strict=True))
     return Permutation(spec, [array if g in groups else still for g, (array, still) in pairs]), found.interrupted
+
+
+def _paired(rest: Permutation, labels: Mapping[int, np.ndarray]) -> Permutation:
+    """The same element with the groups that were zipped in pairs across the models."""
+    arrays = list(rest.arrays)
+    for g, (first, second) in labels.items():
+        if len(np.unique(second)) == len(second) and np.array_equal(first, np.arange(len(first))):
+            arrays[g] = np.argsort(second)
+    return Permutation(rest.spec, arrays)
 
 
 def _whole(models: Models, first: Model, states: Sequence[Mapping[str, Tensor]], mixer: Mixer) -> Any:
