@@ -53,7 +53,7 @@ def net(seed: int) -> nn.Module:
     ({"align": "none"}, COUNT + 1),  # the models and the merged one
     ({}, COUNT + 2),  # or, while matching, a permuted copy and the one to go back to
     ({"method": "many"}, COUNT + 3),  # the mean of the others besides
-    ({"method": "universe", "max_steps": 1, "max_sweeps": 0}, COUNT + 2),  # the sum of all and that of the others
+    ({"method": "universe", "max_steps": 2, "max_sweeps": 0}, COUNT + 2),  # the sum of all and that of the others
 ])  # fmt: skip
 def test_how_much_is_held_at_once(options: dict[str, Any], most: int) -> None:
     models = [net(seed) for seed in range(COUNT)]

@@ -177,6 +177,7 @@ class Relaxation:
             if slope.pairs:
                 better = best_wreaths(problem, slope)
                 wreaths.append([better.get(g, array) for g, array in enumerate(vertices[-1])])
+        problem.a = problem.b = {}  # nothing is held between steps
         return vertices, wreaths, gap
 
     def _along(self, ends: Maps) -> Polynomial:
