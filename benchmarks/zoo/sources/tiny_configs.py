@@ -69,7 +69,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "maskformer-swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
     "layoutlmv3": {"coordinate_size": 4, "shape_size": 8, "input_size": 32, "patch_size": 8},
     "reformer": {"axial_pos_shape": [4, 16], "axial_pos_embds_dim": [8, 24], "num_buckets": 4, "is_decoder": False},
-    "deepseek_v2": {"num_experts_per_tok": 2}, "longformer": {"attention_window": 4}, "led": {"attention_window": 4}, "funnel": {"block_sizes": [1, 1]},
+    "deepseek_v2": {"num_experts_per_tok": 2},
+    "longformer": {"attention_window": 4}, "led": {"attention_window": 4}, "funnel": {"block_sizes": [1, 1]},
     "convbert": {"embedding_size": 32}, "albert": {"embedding_size": 16}, "xlm": {"emb_dim": 32},
 }  # fmt: skip
 
@@ -103,6 +104,8 @@ def _options(kind: type, model_type: str = "") -> dict[str, Any]:
         found["use_cache"] = False
     if "kv_lora_rank" in vars(default) and "num_key_value_heads" in found:  # latent attention has as many keys as queries
         found["num_key_value_heads"] = found["num_attention_heads"]
+    if "qk_rope_head_dim" in found and "head_dim" in found:  # the part that turns
+        found["head_dim"] = found["qk_rope_head_dim"]
     if getattr(default, "use_timm_backbone", False) or "use_timm_backbone" in vars(default):
         found |= {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
     backbone = getattr(default, "backbone_config", None)

@@ -57,7 +57,7 @@ def _more() -> list[tuple]:
             "MaxPool": (2,), "AvgPool": (2,), "AdaptiveAvgPool": (2,), "AdaptiveMaxPool": (2,), "LPPool": (2, 2),
             "ReflectionPad": (1,), "ReplicationPad": (1,), "CircularPad": (1,), "ConstantPad": (1, 0.5), "ZeroPad": (1,),
         }.items():  # fmt: skip
-            layers.append((rank, f"{name}{rank}d", lambda n=f"{name}{rank}d", a=args: getattr(nn, n)(*a)))  # type: ignore[misc]
+            layers.append((rank, f"{name}{rank}d_between", lambda n=f"{name}{rank}d", a=args: getattr(nn, n)(*a)))  # type: ignore[misc]
         for name in ("Dropout", "BatchNorm", "SyncBatchNorm", "InstanceNorm", "ConvTranspose", "Conv"):
             layers.append((rank, f"{name}{rank}d_between", lambda n=name, r=rank: _between(n, r)))  # type: ignore[misc]
     layers += [
@@ -68,7 +68,7 @@ def _more() -> list[tuple]:
         (2, "Upsample_bicubic", lambda: nn.Upsample(scale_factor=2, mode="bicubic")),
         (3, "Upsample_trilinear", lambda: nn.Upsample(scale_factor=2, mode="trilinear")),
         (1, "Upsample_linear", lambda: nn.Upsample(scale_factor=2, mode="linear")),
-        (2, "GroupNorm_channels", lambda: nn.GroupNorm(3, 6)),
+        (2, "GroupNorm_between", lambda: nn.GroupNorm(3, 6)),
         (2, "LocalResponseNorm_between", lambda: nn.LocalResponseNorm(3)),
         (2, "Conv2d_depthwise", lambda: nn.Conv2d(6, 6, 3, groups=6)),
     ]

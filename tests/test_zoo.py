@@ -1,0 +1,250 @@
+"""The zoo benchmark: the machinery, and a slice of every zoo. All of it runs with ``python -m benchmarks.zoo run``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import autoperm
+from benchmarks.zoo import results, soundness, sources
+from benchmarks.zoo.app import app
+from benchmarks.zoo.entry import Entry
+from benchmarks.zoo.measure import measure
+from benchmarks.zoo.sources.tiny_configs import tiny
+from benchmarks.zoo.sources.torchvision_ import nms
+from benchmarks.zoo.tables import write_tables
+from benchmarks.zoo.worker import Limits, measured
+
+#: A slice for every change: zoo and model.
+SLICE = [
+    ("torchvision", "squeezenet1_1"), ("torchvision", "mobilenet_v3_small"), ("torchvision", "raft_small"),
+    ("timm", "convnext_atto_rms"), ("timm", "mobileone_s1"),
+    ("transformers", "bert-generation"), ("transformers", "cwm"), ("transformers", "fnet"),
+    ("transformers", "swinv2"), ("transformers", "unispeech-sat"),
+    ("diffusers", "sd15-unet"), ("diffusers", "flux"), ("diffusers", "vae-kl"),
+    *(("classics", name) for name in ("siren", "kan", "hypernetwork", "capsules", "neural-ode", "nanogpt", "rwkv", "mamba")),
+]  # fmt: skip
+
+
+def record_of(entry: Entry) -> dict[str, object]:
+    record: dict[str, object] = {}
+    measure(entry, record.update)
+    return record
+
+
+def perceptron() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+
+
+def entry(name: str = "mlp", build=perceptron, inputs=lambda model: torch.randn(4, 3)) -> Entry:  # type: ignore[no-untyped-def]
+    return Entry(name, "family", build, inputs, counted=False)
+
+
+# -- a slice of the zoos ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("source", "name"), SLICE, ids=lambda v: v if isinstance(v, str) else "")
+def test_a_model_of_the_zoo_is_traced_and_sound(source: str, name: str) -> None:
+    pytest.importorskip("torchvision")
+    try:
+        found = {e.name: e for e in sources.entries(source)}
+    except ImportError as error:
+        pytest.skip(f"{source}: {error}")
+    record = record_of(found[name])
+    assert record["status"] == "sound", record
+    assert record["log10_order"] > 1  # type: ignore[operator]
+    assert not record["unsupported"]
+
+
+def test_the_zoos_are_as_large_as_they_say() -> None:
+    pytest.importorskip("timm")
+    assert len(sources.entries("torchvision")) == 109
+    assert len(sources.entries("timm")) > 90
+    assert len(sources.entries("timm", full=True)) > 1000
+    assert len(sources.entries("transformers")) > 500
+    assert len(sources.entries("transformers", full=True)) > 800
+
+
+def test_names_are_unique_within_a_zoo() -> None:
+    for source in ("torchvision", "timm", "transformers", "torch_nn", "classics"):
+        names = [e.name for e in sources.entries(source, full=True)]
+        assert len(names) == len(set(names)), source
+
+
+# -- one model -------------------------------------------------------------------------------------------------------
+
+
+def test_the_record_of_a_model() -> None:
+    record = record_of(entry())
+    assert record["status"] == "sound"
+    assert record["log10_order"] == pytest.approx(2.079, abs=1e-3)  # 5! units
+    assert (record["groups"], record["parameters"], record["tracer"]) == (1, 32, "make_fx-fake")
+    assert record["coverage"] == pytest.approx(30 / 32)
+    assert record["unsupported"] == record["pinned"] == {}
+    assert record["control"] > 1e-3  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("broken", "status", "note"),
+    [
+        (entry(build=lambda: 1 / 0), "build", "ZeroDivisionError: division by zero"),  # type: ignore[arg-type, return-value]
+        (entry(inputs=lambda model: torch.randn(4, 7)), "inputs", "does not accept the example inputs"),
+        (entry(build=lambda: Constant()), "unverified", "every output is constant"),
+    ],
+    ids=["build", "inputs", "constant"],
+)  # fmt: skip
+def test_what_went_wrong_is_told_apart(broken: Entry, status: str, note: str) -> None:
+    record = record_of(broken)
+    assert record["status"] == status
+    assert note in str(record["note"])
+
+
+class Constant(nn.Module):
+    """Outputs that say nothing, whatever the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x)) * 0 + 1
+
+
+def test_a_group_that_is_wrong_is_unsound() -> None:
+    """The group of a perceptron without a norm, on one whose units are told apart by constants."""
+    torch.manual_seed(0)
+    spec = autoperm.infer(Scaled(torch.ones(5)), torch.zeros(1, 3))
+    assert spec.order == 120
+    verdict = soundness.check(Scaled(torch.arange(1.0, 6.0)), spec, torch.randn(4, 3), samples=2)
+    assert verdict["status"] == "unsound"
+    assert verdict["error"] > 1e-3
+    assert soundness.check(Scaled(torch.ones(5)), spec, torch.randn(4, 3), samples=2)["status"] == "sound"
+
+
+class Scaled(nn.Module):
+    """Hidden units times constants."""
+
+    def __init__(self, scale: torch.Tensor):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 5), nn.Linear(5, 2)
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x) * self.scale)
+
+
+# -- processes -------------------------------------------------------------------------------------------------------
+
+
+def _hang() -> nn.Module:
+    time.sleep(60)
+    raise AssertionError("the time limit did not hold")
+
+
+def _eat() -> nn.Module:
+    return nn.Sequential(*(nn.Linear(20_000, 20_000) for _ in range(10)))
+
+
+def test_a_bad_model_costs_its_own_record_only() -> None:
+    bad = [entry("hangs", _hang), entry("dies", lambda: os._exit(3)), entry("eats", _eat), entry("good")]  # type: ignore[arg-type]
+    found = {e.name: r for e, r in measured(bad, jobs=1, limits=Limits(seconds=20, gib=2))}
+    assert {name: record["status"] for name, record in found.items()} == {
+        "hangs": "timeout", "dies": "crashed", "eats": "build", "good": "sound",
+    }  # fmt: skip
+    assert found["hangs"]["note"] == "no answer from stage 'build' in 20 s"
+    assert found["dies"]["note"] == "exit code 3 in stage 'build'"
+    assert "allocate" in found["eats"]["note"]
+
+
+def test_several_at_a_time_give_the_same() -> None:
+    entries = [entry(f"m{k}") for k in range(4)]
+    found = {e.name: r for e, r in measured(entries, jobs=2, limits=Limits())}
+    assert sorted(found) == ["m0", "m1", "m2", "m3"]
+    assert {r["status"] for r in found.values()} == {"sound"}
+
+
+# -- files and the command line --------------------------------------------------------------------------------------
+
+
+def test_results_are_read_back_and_a_broken_line_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "zoo.jsonl"
+    results.append(path, {"model": "a", "status": "build"})
+    results.append(path, {"model": "a", "status": "sound", "error": 1.23456e-15})
+    with open(path, "a") as file:
+        file.write('{"model": "b", "sta\n')
+    assert results.read(path) == {"a": {"model": "a", "status": "sound", "error": 1.235e-15}}
+    assert results.read(tmp_path / "none.jsonl") == {}
+
+
+def test_a_run_goes_on_where_it_was_and_writes_tables(tmp_path: Path) -> None:
+    words = ["run", "--source", "classics", "--model", "siren", "--results", str(tmp_path)]
+    first = CliRunner().invoke(app, words)
+    assert first.exit_code == 0, first.output
+    assert first.output.splitlines()[-1] == "1 sound"
+    assert CliRunner().invoke(app, words).output == "nothing left to run\n"
+    line = json.loads((tmp_path / "classics.jsonl").read_text())
+    assert (line["model"], line["source"], line["status"]) == ("siren", "classics", "sound")
+    done = CliRunner().invoke(app, ["tables", "--results", str(tmp_path), "--to", str(tmp_path / "docs")])
+    assert done.exit_code == 0, done.output
+    assert "| `siren` | [classics](classics.md) | sound | 10^26 | 99.2% |" in (tmp_path / "docs" / "README.md").read_text()
+
+
+def test_unsound_is_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.zoo.measure.check", lambda *_, **__: {"status": "unsound", "error": 0.5, "note": "wrong"})
+    done = CliRunner().invoke(app, ["run", "--source", "classics", "--model", "siren", "--results", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "unsound" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [(["--source", "nowhere"], "no source is called 'nowhere'"), (["--source", "classics", "--shard", "3/2"], "--shard must be i/n")],
+)
+def test_wrong_options_are_named(words: list[str], text: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["run", *words, "--results", str(tmp_path)])
+    assert done.exit_code == 2
+    assert text in " ".join(done.output.replace("│", " ").split())
+
+
+def test_shards_are_every_model_once(tmp_path: Path) -> None:
+    shards = [sources.entries("classics")[i::3] for i in range(3)]
+    assert sorted(e.name for s in shards for e in s) == sorted(e.name for e in sources.entries("classics"))
+
+
+def test_the_tables_count_what_is_missing(tmp_path: Path) -> None:
+    records = {
+        "a": {"model": "a", "source": "timm", "family": "f", "status": "sound", "parameters": 5, "unsupported": {"aten.x": 2},
+              "examples": [{"op": "aten.x", "module": "head", "source": "x.py:1", "shapes": [[2, 3]]}], "pinned": {"why": 3}},
+        "b": {"model": "b", "source": "timm", "family": "f", "status": "unverified", "note": "too | large"},
+    }  # fmt: skip
+    write_tables({"timm": records, "classics": {}}, tmp_path)
+    index = (tmp_path / "README.md").read_text()
+    assert "| [timm](timm.md) | 2 | 1 | 1 |" in index
+    assert "| `aten.x` | 1 | `a` | head x.py:1 [[2, 3]] |" in index
+    assert "| why | 3 | 1 |" in index
+    assert "of its family `a` is sound; too \\| large" in index
+    assert not (tmp_path / "classics.md").exists()
+
+
+# -- recipes ---------------------------------------------------------------------------------------------------------
+
+
+def test_plain_suppression_keeps_the_best_of_what_overlaps() -> None:
+    boxes = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 1.9], [5, 5, 6, 6], [0, 0, 1, 1]])
+    assert nms(boxes, torch.tensor([0.5, 0.9, 0.1, 0.4]), 0.5).tolist() == [1, 3, 2]
+    assert nms(boxes[:0], torch.zeros(0), 0.5).tolist() == []
+
+
+def test_tiny_configurations_are_tiny() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = tiny(transformers.LlamaConfig)
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.vocab_size) == (32, 2, 4, 99)
+    assert tiny(transformers.SwinConfig).embed_dim == 16
+    assert tiny(transformers.CLIPConfig).text_config.hidden_size == 32
