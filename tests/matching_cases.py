@@ -135,4 +135,4 @@ OPTIONS: dict[str, Any] = {
 }
 
 #: Matchers that look at weights alone and never end below the objective of the identity.
-ASCENTS = ("weight", "frank-wolfe", "sinkhorn")
+ASCENTS = ("weight", "search", "frank-wolfe", "sinkhorn")

@@ -185,7 +185,7 @@ def test_other_architectures_are_listed() -> None:
 
 def test_registry() -> None:
     a, b, spec = pair("mlp")
-    with pytest.raises(AutopermError, match="method 'weight' has no option 'magic'; it has max_sweeps, start, progress"):
+    with pytest.raises(AutopermError, match="method 'weight' has no option 'magic'; it has max_sweeps, start, restarts, normalize, progress"):
         autoperm.match(a, b, spec, magic=1)
     with pytest.raises(AutopermError, match="no matcher is called 'magic'; there are .*weight"):
         autoperm.match(a, b, spec, method="magic")

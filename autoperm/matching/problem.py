@@ -57,6 +57,16 @@ def _index_of(name: str, index: Mapping[str, int]) -> int:
     return index[name]
 
 
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A state of a problem."""
+
+    element: tuple[np.ndarray, ...]
+    terms: Mapping[str, float]
+    version: Mapping[str, int]
+    moves: tuple[int, ...]
+
+
 class Problem:
     """Two models, a group, and the current element.
 
@@ -140,6 +150,10 @@ class Problem:
         """The tensors that any of the groups moves."""
         return list(dict.fromkeys(u.name for g in groups for u in self.cells[g]))
 
+    def versions(self, groups: Sequence[int]) -> dict[str, int]:
+        """How often each tensor that any of the groups moves has changed."""
+        return {name: self.version[name] for name in self.tensors_of(groups)}
+
     def apply(self, relative: Mapping[int, np.ndarray], *, always: bool = False) -> bool:
         """Follow the current element by one that is the identity but for the given groups, if the objective rises.
 
@@ -179,6 +193,16 @@ class Problem:
         for name in self._terms:
             self.version[name] += 1
             self._terms[name] = self._product(inner, name)
+
+    def mark(self) -> Mark:
+        """Where the problem stands, to go back to."""
+        return Mark(tuple(self.element), dict(self._terms), dict(self.version), tuple(self.moves))
+
+    def back_to(self, mark: Mark) -> None:
+        """Undo what happened since; the tensors have the versions again that they had."""
+        self._current.changed([name for name, version in mark.version.items() if version != self.version[name]])
+        self.element[:] = mark.element
+        self._terms, self.version, self.moves = dict(mark.terms), dict(mark.version), list(mark.moves)
 
     def _compose(self, relative: Mapping[int, np.ndarray], step: _Sparse) -> None:
         """(step @ current): a group reads the current element where its parents are read from."""

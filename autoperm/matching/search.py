@@ -1,0 +1,174 @@
+"""Iterated local search: leave a local optimum by a kick, climb again, and stay where that ends higher.
+
+A kick forgets a few neighbouring blocks and matches them anew, one after the other, each on what is not forgotten (ruin
+and recreate: Schrimpf et al., J. Comput. Phys. 2000), or lets some positions of one block trade places at random. Its
+neighbours then answer before it may turn back, so that changes of several groups at once are found which no step on one
+block finds. Blocks that a kick does not reach are not visited again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from autoperm.errors import AutopermError
+from autoperm.matching.ascent import Ascent
+from autoperm.matching.blocks import Block
+from autoperm.matching.problem import Problem
+from autoperm.matching.propagate import within
+from autoperm.matching.registry import Match, matcher
+from autoperm.matching.steps import step
+from autoperm.running import Progress, Run, running
+
+logger = logging.getLogger(__name__)
+
+
+@matcher("search")
+def search(
+    problem: Problem,
+    *,
+    seed: int = 0,
+    rounds: int | None = None,
+    time_limit: float | None = None,
+    start: str = "propagate",
+    max_sweeps: int = 100,
+    progress: Progress = True,
+) -> Match:
+    """Climb as weight matching does, then kick and climb again, keeping what is better (Lourenço et al. 2003).
+
+    Arguments:
+        seed: of all choices.
+        rounds: how many kicks; None for 30 of them, or without end where there is a time limit.
+        time_limit: seconds after which no further kick begins; with one, results depend on the machine.
+        start: ``"propagate"`` or ``"identity"`` as in weight matching, or ``"frank-wolfe"``: where that matcher ends.
+        max_sweeps: the most sweeps of a climb.
+        progress: False for no bar, or a function that is called after each round with its number and the objective.
+
+    Returns:
+        The match; the history has the objective before the first climb, after it, and after each round.
+
+    Raises:
+        AutopermError: no such start, or a number of rounds or seconds below 0.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> shuffled = spec.random(1).apply(mlp)
+        >>> autoperm.match(mlp, shuffled, spec, method="search", rounds=5).distance
+        0.0
+    """
+    for name, number in (("rounds", rounds), ("time_limit", time_limit)):
+        if number is not None and number < 0:
+            raise AutopermError(f"{name} must be 0 or more, not {number}")
+    end = None if time_limit is None else time.monotonic() + time_limit
+    rounds = rounds if rounds is not None or end is not None else 30
+    generator = torch.Generator().manual_seed(seed)
+    begin(problem, start, seed)
+    ascent = Ascent(problem, generator)
+    history = [problem.objective]
+    with running("search", total=rounds, progress=progress) as run:
+        if start == "propagate":
+            ascent.propagate()
+            history[0] = problem.objective
+        climb(ascent, run, max_sweeps)
+        history.append(problem.objective)
+        kicks = Kicks(problem, ascent, generator)
+        while kicks.possible and not run.stopped and (rounds is None or run.done < rounds):
+            if end is not None and time.monotonic() >= end:
+                break
+            mark, before = ascent.mark(), problem.objective
+            kicks.kick(run)
+            climb(ascent, run, max_sweeps)
+            if problem.objective <= before:
+                ascent.back_to(mark)
+            history.append(problem.objective)
+            run.advance(history[-1])
+    return Match(problem.permutation, problem.objective, problem.distance, tuple(history), run.stopped)
+
+
+def begin(problem: Problem, start: str, seed: int) -> None:
+    """Move the problem to where another matcher ends, if the start is one."""
+    if start == "frank-wolfe":
+        from autoperm.matching.frank_wolfe import frank_wolfe
+
+        frank_wolfe(problem, seed=seed, progress=False)
+    elif start not in ("propagate", "identity"):
+        raise AutopermError(f'start must be "propagate", "identity" or "frank-wolfe", not {start!r}')
+
+
+def climb(ascent: Ascent, run: Run, max_sweeps: int) -> None:
+    """Sweep until nothing moves."""
+    for _ in range(max_sweeps):
+        if run.stopped or not ascent.sweep(run):
+            break
+
+
+class Kicks:
+    """Kicks of a problem, drawn at random.
+
+    Attributes:
+        possible: whether there is anything to kick.
+    """
+
+    def __init__(self, problem: Problem, ascent: Ascent, generator: torch.Generator):
+        self._problem, self._ascent, self._generator = problem, ascent, generator
+        self._near = _neighbours(problem, ascent.blocks)
+        self.possible = any(problem.spec.groups[g].size > 1 for g in problem.matched)
+
+    def kick(self, run: Run) -> None:
+        """Change some blocks, and let those beside them answer."""
+        kicked = self._recreate() if self._draw(2) else self._shuffle()
+        around = sorted({k for j in kicked for k in self._near[j]} - set(kicked))
+        for k in self._shuffled(around):
+            if not run.stopped:
+                self._ascent.visit(self._ascent.blocks[k])
+
+    def _recreate(self) -> list[int]:
+        """Forget a few neighbouring blocks, and match each on those that are not forgotten or matched again already."""
+        region = [self._draw(len(self._near))]
+        for _ in range(1 + self._draw(4)):
+            beside = sorted({k for j in region for k in self._near[j]} - set(region))
+            if beside:
+                region.append(beside[self._draw(len(beside))])
+        known = self._problem.matched - {g for k in region for g in _groups(self._ascent.blocks[k])}
+        for k in self._shuffled(region):
+            block = self._ascent.blocks[k]
+            known |= set(_groups(block))
+            self._problem.apply(step(self._problem, block, within(self._problem, known))[0], always=True)
+        return region
+
+    def _shuffle(self) -> list[int]:
+        """Let some positions of a group trade places."""
+        k = self._draw(len(self._near))
+        movable = [g for g in _groups(self._ascent.blocks[k]) if self._problem.spec.groups[g].size > 1]
+        if movable:
+            g = movable[self._draw(len(movable))]
+            group = self._problem.spec.groups[g]
+            shape = (*(self._problem.spec.leaves[p].size for p in group.parents), group.size)
+            relative = np.broadcast_to(np.arange(group.size), shape).copy()
+            row = relative.reshape(-1, group.size)[self._draw(group.copies)]
+            some = self._shuffled(range(group.size))[: 2 + self._draw(max(1, group.size // 4))]
+            row[some] = row[np.roll(some, 1)]
+            self._problem.apply({g: relative}, always=True)
+        return [k]
+
+    def _draw(self, below: int) -> int:
+        return int(torch.randint(below, (), generator=self._generator))
+
+    def _shuffled(self, values: Sequence[int]) -> list[int]:
+        return [values[k] for k in torch.randperm(len(values), generator=self._generator).tolist()]
+
+
+def _groups(block: Block) -> list[int]:
+    return [block[0], *block[1]]
+
+
+def _neighbours(problem: Problem, found: Sequence[Block]) -> list[set[int]]:
+    """For each block those that share a tensor with it."""
+    tensors = [set(problem.tensors_of(_groups(block))) for block in found]
+    return [{k for k, other in enumerate(tensors) if k != j and own & other} for j, own in enumerate(tensors)]
