@@ -8,6 +8,7 @@ tried too.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -87,7 +88,7 @@ class Copied:
         _check_telling(self.reference)
         _check_repeats(self.reference, _outputs(self.model, self.args, self.kwargs), TOLERANCE)
 
-    def changed(self, state: dict[str, Tensor]) -> tuple[float, str]:
+    def changed(self, state: Mapping[str, Tensor]) -> tuple[float, str]:
         """The largest relative change of an output and which one; infinite if an output is gone or has another shape."""
         self.model.load_state_dict(state)
         found = _outputs(self.model, self.args, self.kwargs)
@@ -99,7 +100,7 @@ class Copied:
         return worst
 
 
-def _half(spec: autoperm.PermutationSpec, state: dict[str, Tensor], moved: dict[str, Tensor]) -> dict[str, Tensor]:
+def _half(spec: autoperm.PermutationSpec, state: Mapping[str, Tensor], moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Every second of the tensors that moved is moved."""
     names = [name for name in dict.fromkeys(spec.aliases.values()) if not torch.equal(moved[name], state[name])]
     chosen = set(names[::2]) if len(names) > 1 else set(names)

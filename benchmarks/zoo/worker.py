@@ -63,7 +63,7 @@ def measured(
         limits: of each model.
         go_on: asked before each model; False ends the run.
     """
-    waiting, running = list(entries), []
+    waiting, running = list(entries), list[Job]()
     if waiting:
         _warm_up()
     try:

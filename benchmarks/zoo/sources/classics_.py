@@ -169,4 +169,8 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
 
 def entries(full: bool) -> Sequence[Entry]:
     """All of them; ``full`` makes no difference."""
-    return [Entry(name, name, build, lambda model, x=inputs: x(), counted=False) for name, (build, inputs) in MODELS.items()]
+    return [_entry(name, build, inputs) for name, (build, inputs) in MODELS.items()]
+
+
+def _entry(name: str, build: Callable[[], nn.Module], inputs: Callable[[], Tensor]) -> Entry:
+    return Entry(name, name, build, lambda model: inputs(), counted=False)

@@ -153,7 +153,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], Callable[[], dict[str, Any]]]] = {
                       20),
                                "encoder_attention_mask": torch.ones(1, 7).bool(), "pooled_projections": r(1, 14),
                                "guidance": torch.tensor([1.0])}),
-    "mochi": ("MochiTransformer3DModel", {**_HEADS, "in_channels": 4, "pooled_projection_dim": 16, "text_embed_dim": 20,
+    "mochi": ("MochiTransformer3DModel", {**_HEADS, "in_channels": 4, "pooled_projection_dim": 16, "text_embed_dim": 24,
               "time_embed_dim": 10, "max_sequence_length": 7}, lambda: {"hidden_states": r(1, 4, 2, 8, 8),
               "timestep": _t(),
               "encoder_hidden_states": r(1, 7, 20), "encoder_attention_mask": torch.ones(1, 7).bool()}),
