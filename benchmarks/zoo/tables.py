@@ -114,7 +114,7 @@ def _notes(record: dict[str, Any], others: Iterable[dict[str, Any]]) -> str:
         notes.append("no rule for " + ", ".join(f"`{op}`" for op in record["unsupported"]))
     if record["status"] == "unverified":
         notes += _stand_in(record, others)
-    if record["status"] != "sound" or "noise" in record:
+    if record["status"] != "sound" or "noise" in record or record.get("error") == 0:
         notes.append(str(record.get("note", ""))[:160])
     return "; ".join(n for n in notes if n).replace("|", "\\|").replace("\n", " ")
 
