@@ -18,6 +18,7 @@ import autoperm
 from autoperm.capture.inputs import split_inputs
 from autoperm.capture.structure import map_leaves
 from autoperm.errors import VerificationError
+from autoperm.state import like
 from autoperm.trained import randomize_
 from autoperm.verify import _cast, _check_repeats, _check_telling, _difference, _outputs
 
@@ -83,14 +84,15 @@ class Copied:
         self.model = copy.deepcopy(model).eval().to(dtype)
         randomize_(self.model, 0)
         self.args, self.kwargs = map_leaves(lambda leaf: _cast(leaf, dtype), split_inputs(inputs))
-        self.state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        state = self.model.state_dict()
+        self.state = like(state, {name: tensor.clone() for name, tensor in state.items()})
         self.reference = _outputs(self.model, self.args, self.kwargs)
         _check_telling(self.reference)
         _check_repeats(self.reference, _outputs(self.model, self.args, self.kwargs), TOLERANCE)
 
     def changed(self, state: Mapping[str, Tensor]) -> tuple[float, str]:
         """The largest relative change of an output and which one; infinite if an output is gone or has another shape."""
-        self.model.load_state_dict(state)
+        self.model.load_state_dict(like(self.state, dict(state)))  # with its metadata, which some models read
         found = _outputs(self.model, self.args, self.kwargs)
         worst = (0.0, "")
         for name, value in self.reference.items():
