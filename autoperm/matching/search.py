@@ -1,8 +1,9 @@
 """Iterated local search: leave a local optimum by a kick, climb again, and stay where that ends higher.
 
-A kick forgets a few neighbouring blocks and matches them anew, one after the other, each on what is not forgotten (ruin
-and recreate: Schrimpf et al., J. Comput. Phys. 2000), or lets some positions of one block trade places at random. Its
-neighbours then answer before it may turn back, so that changes of several groups at once are found which no step on one
+There are three kinds of kicks, drawn the more often, the more often they helped. One forgets a few neighbouring blocks
+and matches them anew, one after the other, each on what is not forgotten (ruin and recreate: Schrimpf et al., J. Comput.
+Phys. 2000). One lets some positions of a group trade places, and one puts neighbouring blocks in random orders. The blocks
+beside answer before the kicked ones may turn back, so that changes of several groups at once are found which no step on one
 block finds. Blocks that a kick does not reach are not visited again.
 """
 
@@ -26,6 +27,9 @@ from autoperm.running import Progress, Run, running
 
 logger = logging.getLogger(__name__)
 
+#: The most that a kick may cost and be kept, as a share of what has been gained in all: a uniform share of that each time.
+_LOSS = 0.02
+
 
 @matcher("search")
 def search(
@@ -38,7 +42,7 @@ def search(
     max_sweeps: int = 100,
     progress: Progress = True,
 ) -> Match:
-    """Climb as weight matching does, then kick and climb again, keeping what is better (Lourenço et al. 2003).
+    """Climb as weight matching does, then kick and climb again, from what is better or hardly worse (Lourenço et al. 2003).
 
     Arguments:
         seed: of all choices.
@@ -77,17 +81,22 @@ def search(
             history[0] = problem.objective
         climb(ascent, run, max_sweeps)
         history.append(problem.objective)
-        kicks = Kicks(problem, ascent, generator)
+        kicks, best = Kicks(problem, ascent, generator), ascent.mark()
         while kicks.possible and not run.stopped and (rounds is None or run.done < rounds):
             if end is not None and time.monotonic() >= end:
                 break
             mark, before = ascent.mark(), problem.objective
             kicks.kick(run)
             climb(ascent, run, max_sweeps)
-            if problem.objective <= before:
+            now, allowed = problem.objective, _LOSS * (history[-1] - history[0]) * _uniform(generator)
+            if now > history[-1]:
+                best = ascent.mark()
+                kicks.praise()
+            elif now < before - allowed:
                 ascent.back_to(mark)
-            history.append(problem.objective)
+            history.append(max(now, history[-1]))
             run.advance(history[-1])
+        ascent.back_to(best)
     return Match(problem.permutation, problem.objective, problem.distance, tuple(history), run.stopped)
 
 
@@ -118,23 +127,37 @@ class Kicks:
     def __init__(self, problem: Problem, ascent: Ascent, generator: torch.Generator):
         self._problem, self._ascent, self._generator = problem, ascent, generator
         self._near = _neighbours(problem, ascent.blocks)
+        self._good, self._tried, self._last = [0, 0, 0], [0, 0, 0], 0
         self.possible = any(problem.spec.groups[g].size > 1 for g in problem.matched)
 
     def kick(self, run: Run) -> None:
         """Change some blocks, and let those beside them answer."""
-        kicked = self._recreate() if self._draw(2) else self._shuffle()
+        kinds = (self._recreate, self._trade, self._scatter)
+        odds = torch.tensor([(1 + good) / (2 + tried) for good, tried in zip(self._good, self._tried, strict=True)])
+        self._last = int(torch.multinomial(odds, 1, generator=self._generator))
+        self._tried[self._last] += 1
+        kicked = kinds[self._last]()
         around = sorted({k for j in kicked for k in self._near[j]} - set(kicked))
         for k in self._shuffled(around):
             if not run.stopped:
                 self._ascent.visit(self._ascent.blocks[k])
 
-    def _recreate(self) -> list[int]:
-        """Forget a few neighbouring blocks, and match each on those that are not forgotten or matched again already."""
+    def praise(self) -> None:
+        """Say that the last kick led to something better."""
+        self._good[self._last] += 1
+
+    def _region(self, most: int) -> list[int]:
+        """Neighbouring blocks, at random."""
         region = [self._draw(len(self._near))]
-        for _ in range(1 + self._draw(4)):
+        for _ in range(self._draw(most)):
             beside = sorted({k for j in region for k in self._near[j]} - set(region))
             if beside:
                 region.append(beside[self._draw(len(beside))])
+        return region
+
+    def _recreate(self) -> list[int]:
+        """Forget a few neighbouring blocks, and match each on those that are not forgotten or matched again already."""
+        region = self._region(5)
         known = self._problem.matched - {g for k in region for g in _groups(self._ascent.blocks[k])}
         for k in self._shuffled(region):
             block = self._ascent.blocks[k]
@@ -142,7 +165,15 @@ class Kicks:
             self._problem.apply(step(self._problem, block, within(self._problem, known))[0], always=True)
         return region
 
-    def _shuffle(self) -> list[int]:
+    def _scatter(self) -> list[int]:
+        """Put neighbouring blocks in random orders, up to all of them."""
+        region = self._region(len(self._near))
+        drawn = self._problem.spec.random(self._generator).arrays
+        groups = {g for k in region for g in _groups(self._ascent.blocks[k])}
+        self._problem.apply({g: drawn[g] for g in sorted(groups)}, always=True)
+        return region
+
+    def _trade(self) -> list[int]:
         """Let some positions of a group trade places."""
         k = self._draw(len(self._near))
         movable = [g for g in _groups(self._ascent.blocks[k]) if self._problem.spec.groups[g].size > 1]
@@ -162,6 +193,10 @@ class Kicks:
 
     def _shuffled(self, values: Sequence[int]) -> list[int]:
         return [values[k] for k in torch.randperm(len(values), generator=self._generator).tolist()]
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
 def _groups(block: Block) -> list[int]:
