@@ -15,6 +15,8 @@ import autoperm
 
 COUNT = 4
 
+pytestmark = pytest.mark.slow  # minutes
+
 
 class Peak(TorchDispatchMode):
     """The most bytes in storages that are alive at once."""

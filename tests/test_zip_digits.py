@@ -20,6 +20,8 @@ from autoperm.merging import repair, zip_models
 from autoperm.merging.branched_norms import reset_norms
 from autoperm.merging.zip import Zip
 
+pytestmark = pytest.mark.slow  # minutes
+
 
 class ResidualMLP(nn.Module):
     def __init__(self) -> None:

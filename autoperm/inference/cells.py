@@ -36,6 +36,7 @@ class Cells:
         self.live: dict[int, set[Cell]] = {}
         self._all_live: set[int] = set()  # tensors that are live in every cell
         self._grids: dict[int, Cell] = {}
+        self.exhausted = False  # whether the search for exchanges ended before it was done
         self.cut_apart = False  # whether axes were cut because views of them do not fit
         self._whole = not partition.colors  # nothing is cut: one cell each, all live
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 #: The most boxes for which exchanges are looked for: where views that do not fit were cut apart, and elsewhere.
 MOST_BOXES = 6000
 FEW_BOXES = 1200
-#: How many pairs are tried in one round.
-MOST_TRIES = 800
+#: How much work a search may be, as edges of the graph looked at: where views were cut apart, and elsewhere.
+MOST_WORK = 120_000_000
+LITTLE_WORK = 2_000_000
 _MOST_ROUNDS = 12
 
 
@@ -74,6 +75,7 @@ class Search:
         self.found = Exchanges(alias=self.graph.aliases)
         for leaf, seen in solution.of.items():
             solution.of[leaf] = {self.found.name(m) for m in seen}
+        self.limit = MOST_WORK if solution.cells.cut_apart else LITTLE_WORK
         self.swaps: list[np.ndarray] = []  # of this round
         self.accepted: list[np.ndarray] = []  # of earlier rounds, those that became leaves
         self.orbits = nx.utils.UnionFind()
@@ -96,11 +98,12 @@ class Search:
     def _swaps(self, colors: np.ndarray) -> list[np.ndarray]:
         found: list[np.ndarray] = []
         explained: set[tuple[int, int]] = set()
-        for tries, (a, b) in enumerate(self._pairs(colors)):
-            if tries >= MOST_TRIES:
-                break
+        for a, b in self._pairs(colors):
             if (a, b) in explained:
                 continue
+            if self.graph.work > self.limit:
+                self.solution.cells.exhausted = True
+                break
             image = self.graph.exchange(a, b)
             if image is not None:
                 found.append(image)

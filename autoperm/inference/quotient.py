@@ -52,6 +52,7 @@ class Quotient:
     Attributes:
         boxes_at: the box of each vertex, None for a leaf and for what was added.
         leaf_vertex: the vertex of each leaf.
+        work: how many edges refinement has looked at, which is what a search costs.
         links: the slots that list the same positions.
         labels: what was added to a box (see ``exchange``).
     """
@@ -66,6 +67,7 @@ class Quotient:
         self._items: dict[int, Sequence[int | None]] = {}  # the classes of a box, in one of its cells
         self._leaves = nx.utils.UnionFind()  # pinned leaves that are as good as one another
         self._of_cell: dict[tuple[int, Cell], int] = {}
+        self.work = 0  # edges looked at so far
         self._colors: list[int] = []
         self._edges: set[tuple[int, int, int]] = set()  # (from, to, kind); kinds are even, odd ones go backwards
         self._kinds: dict[Hashable, int] = {}
@@ -211,6 +213,7 @@ class Quotient:
             if now == count or now == len(colors):
                 break
             count = now
+            self.work += len(self._to)
             told = _mixed(colors[self._to] ^ self._of_kind[:, None])
             sums = np.add.reduceat(told, np.minimum(self._start, len(told) - 1), axis=0) if len(told) else colors * 0
             sums[self._lonely] = 0

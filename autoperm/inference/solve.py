@@ -20,7 +20,7 @@ from autoperm.inference.system import System
 MAX_RESTARTS = 32
 #: An axis is cut into at most so many pieces for views that do not fit; its exchanges are looked for afterwards.
 CONFLICT_BUDGET = 48
-#: A second way is tried for systems of at most so many tensors.
+#: Other ways are tried for systems of at most so many tensors.
 MOST_TENSORS = 400
 
 
@@ -31,7 +31,9 @@ def solve(system: System) -> Dependence:
     group is taken.
     """
     found = _solve(system)
-    if found.cells.classes.lossy and len(system.tensors) <= MOST_TENSORS:
+    if len(system.tensors) > MOST_TENSORS or found.cells.exhausted:
+        return found
+    if found.cells.classes.lossy:
         found = _larger(found, _solve(system, strict=True))
     if points := _points(found.cells):
         found = _larger(found, _solve(system, points, strict=True))
