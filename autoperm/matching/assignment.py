@@ -63,7 +63,8 @@ def assign(gram: np.ndarray) -> tuple[np.ndarray, float]:
 def _certified(gram: np.ndarray) -> np.ndarray:
     """The best assignment of a large matrix."""
     whole, n = torch.from_numpy(gram), len(gram)
-    largest = float(whole.abs().max())
+    low, high = torch.aminmax(whole)  # no copy is made, as abs would
+    largest = max(-float(low), float(high))
     if largest == 0 or not np.isfinite(largest):
         return linear_sum_assignment(gram, maximize=True)[1]
     spreads = _spreads(whole, largest)

@@ -23,7 +23,10 @@ from autoperm.matching.unfold import Unfolding
 KEPT_SHARE, KEPT_BYTES = 0.4, 1 << 30
 
 #: Entries of a tensor to multiply at a time, so that no copy of a large tensor is made.
-_PART = 1 << 22
+_PART = 1 << 19
+
+#: Rows of a Gram matrix to put in order at a time.
+_ROWS = 64
 
 #: From this share of the products to exchange on, all are computed anew: it takes as long and is more exact.
 _ANEW = 0.7
@@ -76,8 +79,12 @@ def joint_gram(
     if not found:
         return None, rest
     total = _brought_up_to_date(problem, current, tuple(leaves), found)
-    order = torch.from_numpy(current.order(leaves).copy())
-    return total.index_select(1, order.to(total.device)), rest
+    order = torch.from_numpy(current.order(leaves).copy()).to(total.device)
+    kept = tuple(leaves) in problem.kept
+    moved = torch.empty_like(total) if kept else total  # what is not kept is put in order where it stands
+    for rows in range(0, len(total), _ROWS):
+        moved[rows : rows + _ROWS] = total[rows : rows + _ROWS].index_select(1, order)
+    return moved, rest
 
 
 @dataclass(frozen=True)
