@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 import autoperm
 from autoperm import PermutationSpec
+from autoperm.matching.problem import Problem
 from autoperm.trained import randomize_
 
 
@@ -103,6 +105,22 @@ def pair(name: str) -> tuple[nn.Module, nn.Module, PermutationSpec]:
         models.append(build())
         randomize_(models[-1], seed)
     return models[0], models[1], autoperm.infer(models[0], torch.zeros(shape))
+
+
+def problem_of(name: str, dtype: torch.dtype = torch.float32) -> Problem:
+    """The matching problem of a case."""
+    a, b, spec = pair(name)
+    return Problem(spec, a.to(dtype).state_dict(), b.to(dtype).state_dict())
+
+
+def random_step(problem: Problem, generator: torch.Generator, share: float) -> dict[int, np.ndarray]:
+    """A random step on one group, of which a share of the positions move."""
+    g = sorted(problem.matched)[int(torch.randint(len(problem.matched), (), generator=generator))]
+    array = np.broadcast_to(np.arange(problem.spec.groups[g].size), problem.element[g].shape).copy()
+    for row in array.reshape(-1, array.shape[-1]):
+        some = torch.randperm(len(row), generator=generator)[: max(2, int(share * len(row)))].numpy()
+        row[some] = np.roll(row[some], 1)
+    return {g: array}
 
 
 def batches(name: str, count: int = 4) -> list[torch.Tensor]:

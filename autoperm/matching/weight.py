@@ -116,5 +116,5 @@ def _climb(ascent: Ascent, best: _Best, run: Run, max_sweeps: int) -> None:
         moved = ascent.sweep(run)
         before, value = value, best.offer()
         run.advance(best.history[-1])
-        if not moved or value < before:
+        if not moved or value <= before:
             break
