@@ -74,7 +74,9 @@ def match(
     sizes = {p: a[found[0][0]].shape[found[0][1]] for p, found in places.items()}
     perms = {p: torch.arange(n) for p, n in sizes.items()}
     generator, names = torch.Generator().manual_seed(seed), list(places)
-    for sweep in range(1, max_sweeps + 1):  # noqa: B007  (returned)
+    sweep = 0
+    while sweep < max_sweeps:
+        sweep += 1
         gained = False
         for k in torch.randperm(len(names), generator=generator).tolist():
             p = names[k]
