@@ -11,12 +11,13 @@ DONE := $(VENV)/.done
 setup: $(DONE)
 
 # torch comes first and by itself, at the version that constraints.txt pins: a range could pick a CUDA build of gigabytes.
-# torchvision and timm are for the tests, without their dependencies, which would replace torch.
+# The zoos are for the tests; torchvision and timm without their dependencies, which would replace torch.
 $(DONE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo,dev]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchvision timm pillow
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt transformers diffusers
 	touch $(DONE)
 
 demo: setup

@@ -21,6 +21,10 @@ from autoperm.merging.zip import zip_models
 from autoperm.trained import randomize_
 
 
+#: Recurrent networks take a minute: what is particular to them, weights that are read at every step, is tested below too.
+NAMES = [pytest.param(name, marks=pytest.mark.slow if name == "recurrent" else ()) for name in CASES]
+
+
 class Tied(nn.Module):
     """An embedding that is the output layer too, around a residual block."""
 
@@ -147,7 +151,7 @@ def test_merge_and_unmerge_matrices() -> None:
 
 
 @pytest.mark.parametrize("within", [False, True])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", NAMES)
 def test_one_model_and_its_permutation_zip_to_it(name: str, within: bool) -> None:
     a, _, spec = pair(name)
     data = batches(name)
@@ -223,7 +227,7 @@ def test_dtypes_are_kept(dtype: torch.dtype) -> None:
 # -- trunk and heads ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", NAMES)
 def test_heads_of_one_model_and_its_permutation_answer_as_it_does(name: str) -> None:
     """Wherever the trunk ends, and on batches of another size."""
     a, b, spec = pair(name)
