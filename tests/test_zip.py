@@ -20,7 +20,6 @@ from autoperm.merging.roles import roles
 from autoperm.merging.zip import zip_models
 from autoperm.trained import randomize_
 
-
 #: Recurrent networks take a minute: what is particular to them, weights that are read at every step, is tested below too.
 NAMES = [pytest.param(name, marks=pytest.mark.slow if name == "recurrent" else ()) for name in CASES]
 
