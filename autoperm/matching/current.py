@@ -16,7 +16,7 @@ import torch
 from autoperm.layout import Action, Factor, Factors, Layout, gather
 
 #: The share of a model's size that permuted copies may take, apart from the one used last.
-KEPT_SHARE = 0.4
+KEPT_SHARE = 0.25
 
 #: For each dimension of a tensor the positions that are read.
 Indices = tuple[np.ndarray, ...]

@@ -20,7 +20,7 @@ from autoperm.matching.problem import Problem
 from autoperm.matching.unfold import Unfolding
 
 #: The most that kept matrices may take: a share of a model's size, and bytes.
-KEPT_SHARE, KEPT_BYTES = 0.4, 1 << 30
+KEPT_SHARE, KEPT_BYTES = 0.35, 1 << 30
 
 #: Entries of a tensor to multiply at a time, so that no copy of a large tensor is made.
 _PART = 1 << 19
@@ -63,7 +63,7 @@ def arranged(
 def joint_gram(
     problem: Problem, leaves: Sequence[int], cells: Sequence[Unfolding]
 ) -> tuple[torch.Tensor | None, list[Unfolding]]:
-    """The Gram matrix of the product of leaves over the cells that have it as a dimension of its own.
+    """The Gram matrix of the product of leaves over the cells that have a dimension in which nothing else moves.
 
     The leaves may depend on nothing but each other.
 
@@ -89,9 +89,18 @@ def joint_gram(
 
 @dataclass(frozen=True)
 class _Side:
-    """A cell seen from the dimension that belongs to the leaves: its positions there in the order of the leaves."""
+    """A cell seen from the dimension that has the leaves.
+
+    Attributes:
+        dim: which.
+        size: how many positions the product of the leaves has.
+        places: the cell's positions along the dimension, ``len(places) / size`` for each position of the leaves: beside
+            them, the dimension may list others that nothing moves (channels that were flattened with their pixels).
+        pieces: the cell's positions along every dimension.
+    """
 
     dim: int
+    size: int
     places: np.ndarray
     pieces: tuple[np.ndarray, ...]
 
@@ -110,20 +119,27 @@ class _Kept:
 
 
 def _side(problem: Problem, u: Unfolding, leaves: Sequence[int]) -> _Side | None:
-    """How to see a cell from a dimension that is the product of the leaves, None if there is none or another place."""
+    """How to see a cell from the dimension that has the leaves; None if others there move, or the leaves are elsewhere too."""
     current = problem.b
     if len(u.cells) > 1 or not isinstance(current, Current) or not current.apart(u.name):
         return None
-    dims, pieces = u.layout.cells[u.cells[0]], u.layout.pieces
+    dims = u.layout.cells[u.cells[0]]
     where = [j for j, factors in enumerate(dims) if set(leaves) & {f.leaf for f in factors}]
-    factors = dims[where[0]] if len(where) == 1 else ()
-    if [f.leaf for f in factors] != list(leaves) or any(f.relabel is not None for f in factors):
+    if len(where) != 1:
         return None
-    positions = tuple(pieces[j][p] for j, p in enumerate(u.cells[0]))
-    places = positions[where[0]]
-    if factors.relabel is not None:  # type: ignore[union-attr]
-        places = places[np.argsort(factors.relabel)]  # type: ignore[union-attr]
-    return _Side(where[0], places, positions)
+    factors, moving = dims[where[0]], problem.action.group_of
+    if [f.leaf for f in factors if f.leaf in leaves or f.leaf in moving] != list(leaves):
+        return None
+    pieces = tuple(u.layout.pieces[j][p] for j, p in enumerate(u.cells[0]))
+    places = pieces[where[0]] if factors.relabel is None else pieces[where[0]][np.argsort(factors.relabel)]
+    places = places.reshape([problem.action.leaves[f.leaf].size for f in factors])
+    for k, factor in enumerate(factors):
+        if factor.back is not None:
+            places = places.take(factor.back, axis=k)
+    first = [k for k, f in enumerate(factors) if f.leaf in leaves]
+    size = math.prod(places.shape[k] for k in first)
+    places = places.transpose(*first, *(k for k in range(len(factors)) if k not in first)).reshape(-1)
+    return _Side(where[0], size, places, pieces)
 
 
 def _brought_up_to_date(
@@ -135,8 +151,10 @@ def _brought_up_to_date(
         kept = _Kept(_zeros(problem, sides))
     alone = [u for u in sides if u not in kept.seen and len(now[u]) == 1]
     if alone:
-        columns = [[_entries(problem, k, u.name, (sides[u].places,)) for u in alone] for k in (0, 1)]
-        _multiply(kept.total, *(torch.stack(of_model, 1) for of_model in columns))
+        columns = [
+            [_entries(problem, k, u.name, (sides[u].places,)).reshape(sides[u].size, -1) for u in alone] for k in (0, 1)
+        ]
+        _multiply(kept.total, *(torch.cat(of_model, 1) for of_model in columns))
     for u, side in sides.items():
         if u not in alone:
             for exchange in _exchanges(side, kept.seen.get(u), now[u]):
@@ -151,8 +169,7 @@ def _brought_up_to_date(
 def _zeros(problem: Problem, sides: Mapping[Unfolding, _Side]) -> torch.Tensor:
     dtype = functools.reduce(torch.promote_types, (problem.dtypes[u.name] for u in sides))
     u, side = next(iter(sides.items()))
-    size = len(side.places)
-    return torch.zeros(size, size, dtype=dtype.to_real(), device=problem.given[0][u.name].device)
+    return torch.zeros(side.size, side.size, dtype=dtype.to_real(), device=problem.given[0][u.name].device)
 
 
 def _entries(problem: Problem, k: int, name: str, indices: Indices) -> torch.Tensor:
