@@ -46,7 +46,7 @@ def test_rule(case: Case) -> None:
 
 
 def test_every_rule_is_for_an_op() -> None:
-    missing = {name for name in registered() if not _exists(name)}
+    missing = {name for name in registered() if name.startswith("aten.") and not _exists(name)}
     assert not missing
 
 

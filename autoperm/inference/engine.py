@@ -16,7 +16,11 @@ from autoperm.inference.constants import Constants
 from autoperm.inference.operands import operand, pin_view
 from autoperm.inference.system import System, Tensor
 from autoperm.inference.views import View
-from autoperm.rules import NoRule, Op, choices, find_rule
+from autoperm.rules import NoRule, Op, choices, find_rule, listing, picking
+from autoperm.rules.deferred import Deferred
+
+#: Results that are more than a label, and what ops make of them: first those that say most.
+_KINDS = ((listing.Tracked, listing.apply), (picking.Picked, picking.apply), (choices.Choice, choices.apply))
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,18 @@ class Engine:
 
     def view(self, node: fx.Node) -> View:
         """The label of a tensor-valued node."""
-        found = self._env.get(node)
+        found = self.raw(node)
         if found is None:
             found = self._env[node] = self._constant(node)
+        if isinstance(found, Deferred):
+            found = self._env[node] = found.settle(self, node)
         if not isinstance(found, View):
             raise NoRule(f"{node.name} has no label")
         return found
+
+    def raw(self, node: fx.Node) -> Any:
+        """What is known of a node, where that is more than a label can say."""
+        return self._env.get(node)
 
     def value(self, node: fx.Node) -> torch.Tensor | None:
         return self.constants.value(node)
@@ -118,10 +128,11 @@ class Engine:
             return self._unknown(node, "")
         try:
             op = Op(self, node)
-            if any(isinstance(self._env.get(source), choices.Choice) for source in node.all_input_nodes):
-                result = choices.apply(op)
-                if result is not None:
-                    return result
+            for kind, apply in _KINDS:
+                if any(isinstance(self._env.get(source), kind) for source in node.all_input_nodes):
+                    result = apply(op)
+                    if result is not None:
+                        return result
             return found(op)
         except NoRule as error:
             return self._unknown(node, str(error))

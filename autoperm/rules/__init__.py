@@ -19,6 +19,7 @@ from autoperm.rules import (  # noqa: F401  isort: skip
     pointwise,
     recurrent,
     reduction,
+    routing,
     spatial,
     writing,
 )

@@ -19,6 +19,7 @@ from autoperm.inference import views
 from autoperm.inference.equation import PIN
 from autoperm.inference.operands import pin_view
 from autoperm.inference.views import View
+from autoperm.rules import picking
 from autoperm.rules.joining import picked
 from autoperm.rules.movement import narrowed, reshaped, selected
 from autoperm.rules.op import Op, letters
@@ -158,9 +159,10 @@ def same(op: Op) -> object | None:
 
 @choosing("aten._to_copy", "aten.to")
 def cast(op: Op) -> object | None:
-    """To another integer type the numbers are the same; a fraction of a number is read as one."""
+    """To another type the numbers are the same; but what reads fractions reads numbers, unless it only counts them."""
     choice = of(op, op["self"])
-    return choice if choice is not None and not op.node.meta["val"].is_floating_point() else None
+    counted = all(str(user.target).startswith(("aten.histc", "aten.bincount")) for user in op.node.users)
+    return choice if choice is not None and (counted or not op.node.meta["val"].is_floating_point()) else None
 
 
 # -- ops that look something up by a choice ----------------------------------------------------------------------
@@ -200,23 +202,15 @@ def one_hot(op: Op) -> object | None:
     return choice.onehot if choice is not None and op.shape()[-1] == choice.onehot.shape[-1] else None
 
 
-def _names(choice: Choice) -> list[tuple[str, ...]]:
-    return letters(choice.ndim, "i")
-
-
 @choosing("aten.index_select", "aten.index", "aten._unsafe_index", "aten.embedding")
 def looked_up(op: Op) -> object | None:
-    """Rows of a table by number: the sum over rows of the one-hot form times the table."""
+    """Rows of a table by number."""
     dim, index = _place(op)
     choice = of(op, index)
     table = op.view("weight" if "weight" in op.args else "self")
     if choice is None or isinstance(table, Choice) or choice.onehot.shape[-1] != table.shape[dim]:
         return None
-    rows = letters(table.ndim)
-    rows[dim] = ("e",)
-    inner = _names(choice)
-    result = [*rows[:dim], *inner, *rows[dim + 1 :]]
-    return op.state([(table, tuple(rows)), (choice.onehot, (*inner, ("e",)))], [tuple(result)], [op.shape()])[0]
+    return picking.looked_up(table, dim, choice.onehot)
 
 
 def _place(op: Op) -> tuple[int, Any]:

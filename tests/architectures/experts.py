@@ -98,9 +98,9 @@ def routed_loop() -> nn.Module:
     return _routed(forward)
 
 
-@architecture((2, 2), order=6 * 2)
+@architecture((2, 2), order=6 * 2**3)
 def routed_gather() -> nn.Module:
-    """The weights of the chosen experts are looked up; their hidden units then meet in one axis."""
+    """The weights of the chosen experts are looked up; in each the hidden units have an order of their own."""
 
     def forward(m: nn.Module, x: Tensor) -> Tensor:
         weight, number = m.router(x).softmax(-1).topk(2, -1)
@@ -142,5 +142,56 @@ def routed_among_equals() -> nn.Module:
         weight, number = m.router(x).relu().topk(2, -1)
         chosen = nn.functional.one_hot(number, 3).to(x.dtype)
         return _all_experts(m, x, (chosen * (1 + weight[..., None])).sum(1))
+
+    return _routed(forward)
+
+
+@architecture((2, 2), order=6 * 2**3)
+def routed_gated() -> nn.Module:
+    """Flat tokens, one batched product each, gate and value in one weight, as transformers' batched experts have them."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        weight, number = m.router(x).softmax(-1).topk(2, -1)
+        chosen, tokens = number.reshape(-1), x.repeat_interleave(2, dim=0)
+        gate, value = torch.bmm(m.both[chosen], tokens[..., None]).squeeze(-1).chunk(2, -1)
+        found = torch.bmm(m.down[chosen], (torch.sigmoid(gate) * value)[..., None])[..., 0] + m.bias[chosen]
+        return (found * weight.reshape(-1, 1)).view(2, 2, 2).sum(1)
+
+    parts = {"both": torch.randn(3, 4, 2), "down": torch.randn(3, 2, 2), "bias": torch.randn(3, 2)}
+    return Net(forward, router=nn.Linear(2, 3), **parts)
+
+
+@architecture((2, 2))
+def routed_crosswise() -> nn.Module:
+    """Hidden units of one choice meet the weights of another: they have one order for all experts."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        number = m.router(x).topk(2, -1).indices
+        up, down = m.up[number[:, 0]], m.down[number[:, 1]]
+        return torch.bmm(down, torch.tanh(torch.bmm(up, x[..., None]))).squeeze(-1)
+
+    return _routed(forward)
+
+
+@architecture((2, 2))
+def routed_by_the_first() -> nn.Module:
+    """Every token's hidden units meet the weights that the first token chose."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        number = m.router(x).argmax(-1)
+        up, down = m.up[number], m.down[number[0]]
+        return torch.tanh(torch.bmm(up, x[..., None]).squeeze(-1)) @ down.t()
+
+    return _routed(forward)
+
+
+@architecture((2, 2))
+def routed_tokens_joined() -> nn.Module:
+    """The hidden units that two tokens chose are added: a sum over what is not of one choice."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        number = m.router(x).argmax(-1)
+        hidden = torch.tanh(torch.bmm(m.up[number], x[..., None]).squeeze(-1))
+        return hidden.sum(0, keepdim=True) * m.down[number].sum(2)
 
     return _routed(forward)

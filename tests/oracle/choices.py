@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from .picking import Picked, picked
 from .pointwise import shaped
 from .registry import Context, Ids, invoke
 
@@ -84,13 +85,12 @@ def one_hot(ctx: Context, a: SimpleNamespace) -> Any:
     return Ids(a.self.onehot) if a.num_classes == a.self.onehot.shape[-1] else None
 
 
-def read(ctx: Context, columns: torch.Tensor, onehot: torch.Tensor) -> torch.Tensor:
+def read(ctx: Context, columns: torch.Tensor, onehot: torch.Tensor) -> Picked:
     """``columns`` (n, *rest) read at choices (*B, n): (*B, *rest)."""
-    rest = columns.reshape(columns.shape[0], -1).T.tolist()
-    flat = []
-    for row in onehot.reshape(-1, onehot.shape[-1]).tolist():
-        flat += [ctx.graph.bag("read", [ctx.graph.call("if", (o, v)) for o, v in zip(row, column)]) for column in rest]
-    return shaped(flat, (*onehot.shape[:-1], *columns.shape[1:])).ids
+    rest, batch = columns.shape[1:], onehot.shape[:-1]
+    options = columns.movedim(0, -1).expand(*batch, *rest, columns.shape[0])
+    marks = onehot.reshape(*batch, *[1] * len(rest), -1).expand(options.shape)
+    return picked(ctx, options, marks)
 
 
 @choosing("embedding", "index_select", "index", "_unsafe_index")
@@ -109,7 +109,8 @@ def looked_up(ctx: Context, a: SimpleNamespace) -> Any:
         return None
     out = read(ctx, ids.movedim(dim, 0), index.onehot)
     n = index.ids.dim()
-    return Ids(out.movedim(list(range(n)), list(range(dim, dim + n))))
+    there = [list(range(n)), list(range(dim, dim + n))]
+    return Picked(*(t.movedim(*there) for t in (out.ids, out.options, out.onehot)))
 
 
 @choosing("gather", "take_along_dim")
@@ -121,7 +122,7 @@ def gather(ctx: Context, a: SimpleNamespace) -> Any:
     if source.shape[:-1] != target.shape[:-2]:
         return None
     rows = zip(source.reshape(-1, source.shape[-1]), target.reshape(-1, *target.shape[-2:]))
-    flat = [read(ctx, row, onehots) for row, onehots in rows]
+    flat = [read(ctx, row, onehots).ids for row, onehots in rows]
     return Ids(torch.stack(flat).reshape(target.shape[:-1]).movedim(-1, a.dim))
 
 

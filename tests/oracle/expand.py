@@ -8,7 +8,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from . import attention, choices, contract, lookup, movement, norm, recurrent, reduce, scatter, spatial  # noqa: F401
+from . import attention, choices, contract, lookup, movement, norm, picking, recurrent, reduce, scatter, spatial  # noqa: F401
 from .pointwise import is_pointwise, pointwise
 from .registry import RULES, Context, Ids, bind, has_ids, op_name
 from .scalars import ScalarGraph
@@ -75,6 +75,10 @@ class Expander(fx.Interpreter):
             rule = pointwise
         if rule is None:
             raise NotImplementedError(f"the oracle has no expansion for {target}")
+        if any(isinstance(leaf, picking.Picked) for leaf in leaves):
+            found = picking.expand(context, rule, bound)
+            if found is not None:
+                return found
         return rule(context, bound)
 
 
