@@ -343,6 +343,7 @@ add("take_along_dim", lambda x, i: torch.take_along_dim(x, i, 1), (2, 4), ints(2
 add("take", lambda x, i: torch.take(x, i), (2, 3), ints(2, high=6), order=0)
 add("searchsorted", lambda x, y: torch.searchsorted(x.sort(-1).values, y), (4,), (2, 3), order=0)
 add("bucketize", lambda x: torch.bucketize(x, torch.tensor([-0.5, 0.5], dtype=x.dtype)), (2, 3), order=720)
+add("masked_rows", lambda x, y: x[y.sum(1) > 0].sum(0), (4, 3), (4, 2), order=96, why="the oracle has no expansion")
 add("one_hot", lambda x: F.one_hot(x.argmax(1), 3), (2, 3))
 add("isin", lambda x: torch.isin(x.round(), torch.tensor([0.0, 1.0], dtype=x.dtype)), (2, 3), order=720)
 add("bincount", lambda x: torch.bincount((x.abs() > 0.5).long(), minlength=4), (3,), order=6, why="the oracle has no expansion")  # fmt: skip

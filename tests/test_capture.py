@@ -270,7 +270,8 @@ def test_graph_is_flat_and_functional(name):
         assert node.meta["module_path"] in places
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             assert not node.target._schema.is_mutable
-            assert node.meta["val"] is not None
+            read = node.target in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+            assert read or node.meta["val"] is not None
     placeholders = [node.name for node in result.graph.find_nodes(op="placeholder")]
     assert placeholders == [*result.states, *result.inputs]
     assert {name for names in result.states.values() for name in names} == set(model.state_dict())

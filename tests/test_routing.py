@@ -133,7 +133,7 @@ def _read(what: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
         lambda found, order: found[order],  # by the order, not by its inverse
         lambda found, order: found.view(TOKENS, CHOSEN, SIZE).sum(1),  # neighbours in the order are no token's
         lambda found, order: (found @ found.T).softmax(-1),
-        lambda found, order: found.sum(0) * order[0],
+        lambda found, order: found.sum(0) + order[0].double(),
     ],
     ids=["seen", "running", "positions", "first", "numbers", "twice", "neighbours", "products", "number"],
 )  # fmt: skip
@@ -178,7 +178,7 @@ def test_mixtral(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
         warnings.simplefilter("ignore", autoperm.ValueDependentWarning)
         spec = autoperm.infer(model, inputs)
     verdict = autoperm.verify(model, spec, inputs)
-    assert verdict.error < 1e-10
+    assert verdict.relative < 1e-10
     attention = 2 * math.factorial(4) ** 2
     experts = 1 if implementation == "eager" else math.factorial(4)
     assert spec.order == attention * experts * math.factorial(5) ** 4

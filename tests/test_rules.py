@@ -149,3 +149,61 @@ def test_recurrent_layers_kept_whole(make: type[nn.RNNBase], tracer: str) -> Non
     unrolled = capture(model.double(), x.double())
     assert not kept.unsupported
     assert kept.order == infer_captured(unrolled).order == true_order(unrolled, swaps=False)
+
+
+class Deciding(nn.Module):
+    """Looks at which of its hidden units is the largest, in one way or another."""
+
+    def __init__(self, look: str):
+        super().__init__()
+        self.first, self.last, self.look = nn.Linear(3, 4), nn.Linear(4, 2), look
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        best = hidden.argmax(-1)
+        looks = {
+            "item": lambda: best[0].item(), "int": lambda: int(best[0]), "tolist": lambda: best.tolist()[0],
+            "numpy": lambda: int(best.numpy()[0]), "index": lambda: best[0], "iteration": lambda: next(iter(best)).item(),
+            "branch": lambda: 1 if best[0] == 2 else 0, "equal": lambda: int(torch.equal(best, best.flip(0))),
+        }  # fmt: skip
+        return self.last(hidden) * hidden[:, looks[self.look](), None]
+
+
+@pytest.mark.parametrize("look", ["item", "int", "tolist", "numpy", "index", "iteration", "branch", "equal"])
+def test_what_control_flow_looks_at_stays(look: str) -> None:
+    torch.manual_seed(0)
+    model, x = trained(Deciding(look), torch.Generator().manual_seed(0)).double(), torch.randn(2, 3, dtype=torch.float64)
+    spec = infer(model, x)
+    assert spec.order == (2 if look == "branch" else 1)  # units 1 and 2 are told apart
+    assert true_order(capture(model, x)) == spec.order
+
+
+def test_what_control_flow_looks_at_is_the_reason() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x)
+            return self.last(hidden) if hidden[0].tolist()[1] < 9 else self.last(-hidden)
+
+    torch.manual_seed(0)
+    model = trained(Gated(), torch.Generator().manual_seed(0)).double()
+    spec = infer(model, torch.randn(2, 3, dtype=torch.float64))
+    assert spec.pinned["first.weight", 0] == "the model's control flow reads values from it"
+
+
+def test_control_flow_on_what_does_not_move_costs_nothing() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = torch.tanh(self.first(x))
+            return self.last(hidden if x.sum() > 0 and hidden.norm() > 0 else -hidden)
+
+    torch.manual_seed(0)
+    model, x = trained(Masked(), torch.Generator().manual_seed(0)).double(), torch.rand(2, 3, dtype=torch.float64)
+    assert infer(model, x).order == 24

@@ -77,9 +77,16 @@ def drop_empty_parts(graph: fx.Graph) -> None:
             node.update_arg(0, kept)
 
 
+#: Ops that hand values to Python, where the model's control flow looks at them.
+_READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default, torch.ops.aten.is_nonzero.default)
+
+
 def drop_dead_code(graph: fx.Graph) -> None:
-    """Erase what no result depends on, assertions included; all placeholders stay."""
-    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+    """Erase what no result depends on, assertions included; all placeholders stay, and all reads of values.
+
+    The graph is that of the branches that were taken; what they were decided by must stay the same.
+    """
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or node.target in _READS)
 
 
 def flatten_output(graph: fx.Graph) -> None:

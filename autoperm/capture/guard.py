@@ -74,13 +74,16 @@ def _devices_in_use() -> list[int]:
 
 @contextmanager
 def quiet_torch() -> Iterator[None]:
-    """Silence the log of fake tensors while inside: what it prints of a failed attempt is in our error too."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before, logger.disabled = logger.disabled, True
+    """Silence what torch logs of attempts that fail while inside: it is in our error too."""
+    loggers = [logging.getLogger(f"torch.{name}") for name in ("_subclasses.fake_tensor", "fx.experimental.symbolic_shapes")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
     try:
         yield
     finally:
-        logger.disabled = before
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 @contextmanager

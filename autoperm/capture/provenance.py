@@ -19,6 +19,8 @@ _SITE = sysconfig.get_paths()["purelib"]
 _LIBRARY = sysconfig.get_paths()["stdlib"]
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _HERE = os.path.dirname(__file__) + os.sep
+#: Its frames lie between those of the model and of torch.
+_BETWEEN = _HERE + "reads.py"
 _SKIP, _STOP = "skip", "stop"
 
 
@@ -132,6 +134,8 @@ def _kind(code: CodeType) -> str:
 
 
 def _classify(path: str) -> str:
+    if path == _BETWEEN:
+        return _SKIP
     if path.startswith(_HERE):
         return _STOP
     library = path.startswith(_LIBRARY) and not path.startswith(_SITE)

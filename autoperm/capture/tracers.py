@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -17,6 +19,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from autoperm.capture import clean
 from autoperm.capture.program import Program
 from autoperm.capture.provenance import Replay
+from autoperm.capture.reads import Reads
 from autoperm.errors import CaptureError
 
 Tracer = Callable[[Program], fx.GraphModule]
@@ -27,15 +30,17 @@ def trace_fake(program: Program) -> fx.GraphModule:
     """Run on fake tensors: no memory, no arithmetic, works on meta; refuses to look at values."""
     # No shape environment: sizes that depend on values must raise here, not become symbols.
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    return _make_fx(program, program.fake_tensors(mode), "fake")
+    with Reads():
+        return _make_fx(program, program.fake_tensors(mode), "fake")
 
 
 def trace_export(program: Program) -> fx.GraphModule:
     """``torch.export``, for models that have another code path for it (grouped matrix products, for one)."""
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     tensors = tuple(program.fake_tensors(mode))
-    # Without the outer no_grad, the inner one would become a subgraph; the warnings are torch's about torch.
-    with torch.no_grad(), warnings.catch_warnings():
+    # Without the outer no_grad, the inner one would become a subgraph; the warnings are torch's about torch, and where it
+    # fails it prints a graph.
+    with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), Reads():
         warnings.simplefilter("ignore", FutureWarning)
         exported = torch.export.export(_AsModule(program), tensors, strict=False).run_decompositions({})
     return _plain_graph(exported)
@@ -45,7 +50,8 @@ def trace_real(program: Program) -> fx.GraphModule:
     """Run on the real weights and inputs: control flow may look at values, and is fixed to what it saw."""
     if program.on_meta:
         raise CaptureError("needs values, but the model or its inputs are on the meta device")
-    return _make_fx(program, program.real_tensors(), "real")
+    with Reads(recorded=True):
+        return _make_fx(program, program.real_tensors(), "real")
 
 
 TRACERS: dict[str, Tracer] = {

@@ -8,6 +8,7 @@ from autoperm.rules.registry import NoRule, find_rule, registered, rule
 from autoperm.rules import (  # noqa: F401  isort: skip
     attention,
     contraction,
+    control,
     convolution,
     indexing,
     joining,

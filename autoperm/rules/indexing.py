@@ -11,7 +11,7 @@ from autoperm.inference.equation import PIN
 from autoperm.inference.views import View
 from autoperm.rules.joining import picked
 from autoperm.rules.movement import reshaped
-from autoperm.rules.op import Op
+from autoperm.rules.op import Op, letters
 from autoperm.rules.registry import NoRule, rule
 
 _WHY = "indexed by position"
@@ -66,14 +66,20 @@ def index(op: Op) -> View:
 
 
 def _masked(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
-    """One constant mask picks positions of the dimensions that it covers."""
-    mask = op.labels.value(indices[used[0]])
-    if mask is None or len(used) > 1:
-        raise NoRule("boolean mask")
-    dim, rank = used[0], mask.ndim
-    count = int(np.prod(view.shape[dim : dim + rank]))
-    flat = reshaped(op, view, (*view.shape[:dim], count, *view.shape[dim + rank :]))
-    return picked(op, flat, dim, np.nonzero(np.asarray(mask.reshape(-1).cpu()))[0], op.shape())
+    """One mask picks positions of the dimensions that it covers: known ones, or by values, and then nothing moves there."""
+    if len(used) > 1:
+        raise NoRule("a boolean mask beside other indices")
+    dim, mask = used[0], op.labels.view(indices[used[0]])
+    known = op.labels.value(indices[dim])
+    if known is None:
+        names = letters(view.ndim)
+        names[dim : dim + mask.ndim] = [PIN] * mask.ndim
+        result = [*names[:dim], PIN, *names[dim + mask.ndim :]]
+        op.pin(mask, _WHY)
+        return op.state([(view, tuple(names)), (mask, (PIN,) * mask.ndim)], [tuple(result)], [op.shape()], reason=_WHY)[0]
+    count = int(np.prod(view.shape[dim : dim + known.ndim]))
+    flat = reshaped(op, view, (*view.shape[:dim], count, *view.shape[dim + known.ndim :]))
+    return picked(op, flat, dim, np.nonzero(np.asarray(known.reshape(-1).cpu()))[0], op.shape())
 
 
 def _looked_up(op: Op, view: View, indices: list[Any], used: list[int]) -> View:

@@ -101,6 +101,9 @@ def _by_place(op: Op, dims: list[int], places: list[Places]) -> object | None:
     index = torch.zeros(listing.size, dtype=torch.long)
     for dim, place in zip(dims, places, strict=True):
         index = index * shape[dim] + place.value % shape[dim]
+    known = op.value("self")
+    if known is not None and known.ndim == 1:
+        return Places(listing, known[index])
     if isinstance(view, Choice):
         return Rows(listing, view, first) if places[0].is_order and len(dims) == 1 and first == 0 else None
     count = math.prod(shape[dim] for dim in dims)
@@ -133,10 +136,14 @@ def put(op: Op) -> object | None:
     return Back(order.listing) if same and not op["accumulate"] else None
 
 
-@tracking("aten.argsort")
+@tracking("aten.sort", "aten.argsort")
 def inverse(op: Op) -> object | None:
+    """Sorting an order says where everything is in it."""
     order = raw_of(op, op["self"])
-    return Back(order.listing) if isinstance(order, Places) and order.is_order and not op["descending"] else None
+    if not isinstance(order, Places) or not order.is_order or op["descending"]:
+        return None
+    back = Back(order.listing)
+    return back if op.name.startswith("aten.argsort") else [op.pinned(op.shape()), back]
 
 
 # -- groups of sorted rows -----------------------------------------------------------------------------------------------

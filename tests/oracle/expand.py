@@ -23,12 +23,13 @@ class Expander(fx.Interpreter):
         self.swaps = swaps
         self.scalars = ScalarGraph()
         self.leaves: dict[str, list[int]] = {}
+        self.reads: list[Any] = []  # what control flow looks at is an output too
 
     def expand(self) -> list[int]:
         """The vertices of all output scalars, in order."""
         with torch.no_grad():
             outputs = pytree.tree_leaves(self.run(), is_leaf=lambda v: isinstance(v, Ids))
-        return [v for out in outputs if isinstance(out, Ids) for v in out.ids.reshape(-1).tolist()]
+        return [v for out in [*outputs, *self.reads] if isinstance(out, Ids) for v in out.ids.reshape(-1).tolist()]
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "placeholder":
@@ -64,6 +65,9 @@ class Expander(fx.Interpreter):
             return target(*args, **kwargs)
         if not has_ids((args, kwargs)):
             return evaluate(target, args, kwargs)
+        if op_name(target) in ("_local_scalar_dense", "equal", "is_nonzero"):
+            self.reads += args
+            return 0
         context, bound = Context(self.scalars, target, self.swaps), bind(target, args, kwargs)
         leaves = pytree.tree_leaves((args, kwargs), is_leaf=lambda v: isinstance(v, Ids))
         if any(isinstance(leaf, choices.Choice) for leaf in leaves) and op_name(target) in choices.RULES:

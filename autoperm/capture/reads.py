@@ -1,0 +1,43 @@
+"""Values that a model hands to Python by ways that no op stands for: ``tolist``, ``numpy`` and what NumPy calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.overrides import TorchFunctionMode
+
+from autoperm.errors import CaptureError
+
+_READS = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
+
+
+class Reads(TorchFunctionMode):
+    """While inside, such reads are known.
+
+    Arguments:
+        recorded: the tensors have values: each read leaves a comparison of the tensor with itself in the graph. Otherwise
+            a tensor that stands for another has none, and what memory happens to hold must not be taken for them.
+    """
+
+    def __init__(self, *, recorded: bool = False):
+        super().__init__()
+        self._recorded = recorded
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _READS and isinstance(args[0], Tensor):
+            args = (self._readable(args[0], func.__name__), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+    def _readable(self, tensor: Tensor, how: str) -> Tensor:
+        if self._recorded:
+            torch.ops.aten.equal(tensor, tensor)
+        wrapped = torch._is_functional_tensor(tensor)
+        if wrapped:
+            torch._sync(tensor)
+            tensor = torch._from_functional_tensor(tensor)
+        if not self._recorded and (wrapped or isinstance(tensor, FakeTensor)):
+            raise CaptureError(f"the model looks at values ({how}), which a tensor without memory does not have")
+        return tensor
