@@ -43,9 +43,12 @@ QUICK = ("mlp", "resnet-bn", "vit")
 #: Of matchers that have them, in quick runs: the result says that everything runs, not how good it is.
 QUICK_OPTIONS = {"steps": 10, "max_steps": 10, "time_limit": 1.0}
 AVERAGED = "as averaged"
+#: The most training images that REPAIR takes its statistics from.
+STATISTICS = 2000
 NOTES = (
     "Barrier: the worst value on the line minus the mean of its ends; for an accuracy the mean minus the worst. Means over "
     "the pairs of models, with the range; pairs share models.",
+    f"Matchers that look at data see the training images that lines are judged on; REPAIR the first {STATISTICS} of them.",
     "Seconds are those of the matching alone, on the machine that wrote this; compare the ratios.",
 )
 
@@ -184,8 +187,8 @@ def pairs(
 def _lines(pair: Pair, method: str, a: nn.Module, b: nn.Module, spec: PermutationSpec, how: Setting, repair: bool) -> None:
     """Align by one method, and measure the line as it is and repaired."""
     measure = evaluate(how.data.splits(how.judged))
-    some = first(how.data.train, min(1000, how.judged // 2))
-    found = pair.aligned[method] = align(method, a, b, spec, some, seed=pair.seeds[0], quick=how.quick)
+    seen, some = (first(how.data.train, count) for count in (how.judged, min(STATISTICS, how.judged)))
+    found = pair.aligned[method] = align(method, a, b, spec, seen, seed=pair.seeds[0], quick=how.quick)
     if found.model is None:
         return
     ways = [(AVERAGED, None), *([repairing(a, found.model, some)] if repair else [])]
