@@ -417,3 +417,17 @@ def test_run_says_what_is_missing():
         result.run({})
     with pytest.raises(CaptureError, match="no tracer is called 'magic'; there are make_fx-fake"):
         capture(lin(), x(), tracers=["magic"])
+
+
+def test_functions_under_compile_are_traced_as_if_they_were_not():
+    class Compiled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+            self.middle = torch.compile(lambda x: x.relu() + 1)
+
+        def forward(self, x):
+            return self.last(self.middle(self.first(x)))
+
+    targets = [str(node.target) for node in capture(Compiled(), torch.randn(2, 3)).graph.nodes]
+    assert "aten.relu.default" in targets

@@ -207,3 +207,25 @@ def test_control_flow_on_what_does_not_move_costs_nothing() -> None:
     torch.manual_seed(0)
     model, x = trained(Masked(), torch.Generator().manual_seed(0)).double(), torch.rand(2, 3, dtype=torch.float64)
     assert infer(model, x).order == 24
+
+
+def test_tensors_without_entries_tie_nothing() -> None:
+    class Detecting(nn.Module):
+        """Nothing is found, and the empty findings go through what would have been done to them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = torch.tanh(self.first(x))
+            found = hidden[(hidden.sum(1) > 1e9)]
+            boxes = torch.stack([found, found + 1], 1).view(-1, 8)[:, None].flatten(1)
+            both = torch.cat([hidden, boxes.reshape(-1, 4)])
+            return self.last(both.index_add(0, torch.zeros(0, dtype=torch.long), found)).sum()
+
+    torch.manual_seed(0)
+    model, x = trained(Detecting(), torch.Generator().manual_seed(0)).double(), torch.randn(2, 3, dtype=torch.float64)
+    spec = infer(model, x)
+    assert not spec.unsupported
+    assert unsoundness(model, spec, (x,), range(3))[0] < 1e-10

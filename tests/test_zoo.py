@@ -24,7 +24,8 @@ from benchmarks.zoo.worker import Limits, measured
 
 #: A slice for every change: zoo and model.
 SLICE = [
-    ("torchvision", "squeezenet1_1"), ("torchvision", "mobilenet_v3_small"), ("torchvision", "raft_small"), ("torchvision", "mnasnet0_5"),
+    ("torchvision", "squeezenet1_1"), ("torchvision", "mobilenet_v3_small"), ("torchvision", "raft_small"),
+    ("torchvision", "mnasnet0_5"), ("torchvision", "ssdlite320_mobilenet_v3_large"),
     ("timm", "convnext_atto_rms"), ("timm", "mobileone_s1"),
     ("transformers", "bert-generation"), ("transformers", "cwm"), ("transformers", "fnet"),
     ("transformers", "swinv2"), ("transformers", "unispeech-sat"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -88,7 +88,7 @@ def quiet_torch() -> Iterator[None]:
 
 @contextmanager
 def tracing_switches(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, no fused attention fast path, no compiled calls, while inside.
+    """Evaluation mode, no gradients, no fused attention fast path, nothing compiled, while inside.
 
     The flags are set directly: a model's own ``train`` or ``eval`` may fold weights or do other work. To be used
     within :func:`untouched`, which puts the flags back.
@@ -100,10 +100,17 @@ def tracing_switches(model: nn.Module) -> Iterator[None]:
             module.training = False
             if module.__dict__.get("_compiled_call_impl") is not None:
                 module._compiled_call_impl = None
-        with torch.no_grad():
+        with torch.no_grad(), _compiled_functions_inlined():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _compiled_functions_inlined() -> AbstractContextManager[Any]:
+    """Tracers meet functions under ``torch.compile`` as if they were not; torch would refuse."""
+    from torch._dynamo import config
+
+    return config.patch(error_on_nested_fx_trace=False) if hasattr(config, "error_on_nested_fx_trace") else nullcontext()
 
 
 @contextmanager

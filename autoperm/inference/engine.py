@@ -123,6 +123,9 @@ class Engine:
         if node.target is operator.getitem:
             results = self._env.get(node.args[0])  # type: ignore[arg-type]
             return results[node.args[1]] if isinstance(results, (tuple, list)) else None
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and not value.numel():  # no entries: nothing to tie or to move
+            return views.identity(self.system.tensor(tuple(value.shape), [None] * value.ndim, node))
         found = find_rule(node.target)
         if found is None:
             return self._unknown(node, "")

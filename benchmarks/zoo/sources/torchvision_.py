@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,9 +55,9 @@ def _few_boxes(name: str) -> dict[str, Any]:
     """Options that keep a detector's boxes few: each one becomes ops of the graph."""
     if "rcnn" in name:
         return {"min_size": 64, "max_size": 64, "rpn_pre_nms_top_n_test": 12, "rpn_post_nms_top_n_test": 6,
-                "box_detections_per_img": 4}  # fmt: skip
+                "box_detections_per_img": 4, "box_score_thresh": 0.0}  # fmt: skip
     size = {} if name.startswith("ssd") else {"min_size": 64, "max_size": 64}
-    return {**size, "topk_candidates": 12, "detections_per_img": 4}
+    return {**size, "topk_candidates": 12, "detections_per_img": 4, "score_thresh": 0.0}
 
 
 def _inputs(name: str) -> Callable[[nn.Module], Any]:
@@ -72,10 +73,12 @@ def _detector_inputs(model: nn.Module) -> Any:
 
 
 def _plain_nms() -> None:
-    """torchvision's own is a compiled op, which its wheel lacks beside a CPU build of torch."""
+    """torchvision's own is a compiled op, which its wheel lacks beside a CPU build of torch; RoIAlign compiles its stand-in."""
     from torchvision.ops import boxes
 
+    roi_align = sys.modules["torchvision.ops.roi_align"]  # the attribute of that name is a function
     boxes.nms = nms
+    roi_align._roi_align = getattr(roi_align._roi_align, "__wrapped__", roi_align._roi_align)
 
 
 def nms(dets: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
