@@ -1,11 +1,13 @@
 """Tiny configurations of transformers' architectures: every size that a default configuration has, made small.
 
-What fits one architecture alone stands in ``OVERRIDES``.
+What fits one architecture alone stands in ``tiny_overrides``.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from benchmarks.zoo.sources.tiny_overrides import OVERRIDES, RESNET
 
 _WIDTH, _INNER, _LAYERS, _HEADS, _VOCAB = 32, 48, 2, 4, 99
 
@@ -53,25 +55,13 @@ SIZES: dict[str, int] = {
     "xvector_output_dim": 16,
     "relative_attention_num_buckets": 8, "num_kv_shared_layers": 0, "vocab_size_per_layer_input": 99,
 }  # fmt: skip
+#: Tokens past those of the examples, by what their name says; the last is for all others.
+_TOKENS = {"image": 95, "video": 94, "audio": 93, "start": 92, "end": 91, "": 90}
 #: Names of lists with an entry per stage: what entry k is.
 STAGES: dict[str, Any] = {
     "depths": lambda k: 1, "hidden_sizes": lambda k: 16 * (k + 1), "embed_dims": lambda k: 16 * (k + 1),
     "num_heads": lambda k: 2, "num_attention_heads": lambda k: 2, "conv_dim": lambda k: 16, "tdnn_dim": lambda k: 16,
     "neck_hidden_sizes": lambda k: 16, "embed_dim": lambda k: 16 * (k + 1), "depth": lambda k: 1,
-}  # fmt: skip
-_BACKBONE = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1],
-             "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]}  # fmt: skip
-#: What one architecture needs beside.
-OVERRIDES: dict[str, dict[str, Any]] = {
-    "swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
-    "swinv2": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
-    "donut-swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
-    "maskformer-swin": {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4},
-    "layoutlmv3": {"coordinate_size": 4, "shape_size": 8, "input_size": 32, "patch_size": 8},
-    "reformer": {"axial_pos_shape": [4, 16], "axial_pos_embds_dim": [8, 24], "num_buckets": 4, "is_decoder": False},
-    "deepseek_v2": {"num_experts_per_tok": 2},
-    "longformer": {"attention_window": 4}, "led": {"attention_window": 4}, "funnel": {"block_sizes": [1, 1]},
-    "convbert": {"embedding_size": 32}, "albert": {"embedding_size": 16}, "xlm": {"emb_dim": 32},
 }  # fmt: skip
 
 
@@ -110,7 +100,7 @@ def _options(kind: type, model_type: str = "") -> dict[str, Any]:
         found |= {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
     backbone = getattr(default, "backbone_config", None)
     if "backbone_config" in vars(default) and getattr(backbone, "model_type", "timm_backbone") == "timm_backbone":
-        found["backbone_config"] = _BACKBONE
+        found["backbone_config"] = RESNET
     return found | OVERRIDES.get(model_type or getattr(kind, "model_type", ""), {})
 
 
@@ -120,7 +110,7 @@ def _small(name: str, value: Any) -> Any:
         return None
     if isinstance(value, int):
         if name.endswith(("token_id", "token_index")):
-            return None if value < _VOCAB - 4 else _VOCAB - 4
+            return None if value < _TOKENS[""] else next(v for k, v in _TOKENS.items() if k in name)
         return SIZES[name] if name in SIZES and value > SIZES[name] else None
     if isinstance(value, list | tuple) and name in STAGES and all(isinstance(v, int) for v in value):
         return [STAGES[name](k) for k in range(len(value))]

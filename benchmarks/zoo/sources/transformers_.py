@@ -10,24 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.zoo.entry import Entry
+from benchmarks.zoo.sources.known import WELL_KNOWN
 from benchmarks.zoo.sources.tiny_configs import tiny
+from benchmarks.zoo.sources.tiny_inputs import INPUTS, LENGTH, tokens
 from tests.zoo import import_torchvision
 
 #: The mappings of transformers to heads, in the order of preference; one per architecture.
 HEADS = ("CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "IMAGE_CLASSIFICATION", "SEMANTIC_SEGMENTATION", "CTC",
          "AUDIO_CLASSIFICATION", "OBJECT_DETECTION", "VIDEO_CLASSIFICATION", "DEPTH_ESTIMATION", "TOKEN_CLASSIFICATION",
          "QUESTION_ANSWERING")  # fmt: skip
-_LENGTH = 8
+#: Where AutoModel cannot make the model from its configuration alone.
+CLASSES = {"funnel": "FunnelModel", "musicgen": "MusicgenForConditionalGeneration"}
+#: Where a configuration says how many features a step of its input has.
+_BINS = ("num_mel_bins", "feature_projection_input_dim", "feat_in", "input_feat_per_channel", "feature_size", "hidden_size")
+_RANK = {t: k for k, t in enumerate(WELL_KNOWN)}
 
 
 def entries(full: bool) -> Sequence[Entry]:
-    """Bare models; ``full`` adds one with the first head that an architecture has."""
+    """Bare models, well-known ones first; ``full`` adds one with the first head that an architecture has."""
     import_torchvision()  # transformers imports it
     import transformers
     from transformers.models.auto import modeling_auto
 
     transformers.logging.set_verbosity_error()
-    found = [Entry(t, t, _bare(t), _inputs, counted=False) for t in modeling_auto.MODEL_MAPPING_NAMES]
+    types = sorted(modeling_auto.MODEL_MAPPING_NAMES, key=lambda t: _RANK.get(t, len(_RANK)))
+    found = [Entry(t, t, _named(t, CLASSES[t]) if t in CLASSES else _bare(t), _inputs, counted=False) for t in types]
     return [*found, *_with_heads(modeling_auto)] if full else found
 
 
@@ -71,13 +78,16 @@ def _candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
     names = set(inspect.signature(model.forward).parameters)
     config = model.config
     main = getattr(model, "main_input_name", "input_ids")
-    more = {"decoder_input_ids": _tokens(5)} if "decoder_input_ids" in names else {}
+    main = main if isinstance(main, str) else main[0]
+    if config.model_type in INPUTS:
+        yield {name: value for name, value in INPUTS[config.model_type](config).items() if name in names}
+    more = {"decoder_input_ids": tokens(5)} if "decoder_input_ids" in names else {}
     if "pixel_values" in names and "input_ids" in names:
         for pixels in _images(config):
-            yield {"input_ids": _tokens(), "pixel_values": pixels, **more}
+            yield {"input_ids": tokens(batch=1), "pixel_values": pixels, **({"decoder_input_ids": tokens(5, 1)} if more else {})}
     if "input_ids" in names:
-        yield {"input_ids": _tokens(), **more}
-        yield {"input_ids": _tokens()}
+        yield {"input_ids": tokens(), **more}
+        yield {"input_ids": tokens()}
     if "pixel_values" in names or main == "pixel_values":
         for pixels in _images(config):
             yield {"pixel_values": pixels, **more}
@@ -85,11 +95,7 @@ def _candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
         if name in names:
             for value in sorted(_sequences(config), key=lambda v: name == "input_values" and v.shape[-1] < 1000):
                 yield {name: value, **more}
-    yield {main: _tokens()}
-
-
-def _tokens(length: int = _LENGTH) -> Tensor:
-    return torch.randint(5, 60, (2, length), generator=torch.Generator().manual_seed(3))
+    yield {main: tokens()}
 
 
 def _images(config: Any) -> Iterator[Tensor]:
@@ -105,8 +111,7 @@ def _images(config: Any) -> Iterator[Tensor]:
 
 def _sequences(config: Any) -> Iterator[Tensor]:
     """Spectrograms both ways round, waves, vectors."""
-    bins = next((getattr(config, n) for n in ("num_mel_bins", "feat_in", "input_feat_per_channel", "feature_size",
-                                              "hidden_size") if isinstance(getattr(config, n, None), int)), 16)  # fmt: skip
+    bins = next((n for n in (getattr(config, name, None) for name in _BINS) if isinstance(n, int)), 16)
     yield torch.randn(1, 40, bins)
     yield torch.randn(1, bins, 40)
     yield torch.randn(1, bins, 128)
@@ -114,7 +119,7 @@ def _sequences(config: Any) -> Iterator[Tensor]:
     yield torch.randn(1, 1, 1600)
     length = getattr(config, "max_length", 64)
     yield torch.randn(1, length if isinstance(length, int) else 64, bins)
-    yield torch.randn(2, _LENGTH, getattr(config, "hidden_size", 32))
+    yield torch.randn(2, LENGTH, getattr(config, "hidden_size", 32))
 
 
 @torch.no_grad()
