@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ import autoperm
 from benchmarks.zoo import results, soundness, sources
 from benchmarks.zoo.app import app
 from benchmarks.zoo.entry import Entry
+from benchmarks.zoo.maximal import LARGEST, compare
 from benchmarks.zoo.measure import measure
 from benchmarks.zoo.sources.tiny_configs import tiny
 from benchmarks.zoo.sources.torchvision_ import nms
@@ -255,3 +257,39 @@ def test_tiny_configurations_are_tiny() -> None:
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads, config.vocab_size) == (32, 2, 4, 99)
     assert tiny(transformers.SwinConfig).embed_dim == 16
     assert tiny(transformers.CLIPConfig).text_config.hidden_size == 32
+
+
+# -- whole groups ------------------------------------------------------------------------------------------------------
+
+
+def test_the_oracle_says_whether_a_group_is_whole() -> None:
+    record: dict[str, object] = {}
+    compare(entry(), record.update, LARGEST)
+    assert record["status"] == "whole"
+    assert record["log10_true"] == pytest.approx(math.log10(120))
+    assert record["missing"] == 1
+
+
+def test_what_is_missing_is_said() -> None:
+    record: dict[str, object] = {}
+    rolled = entry(build=lambda: Rolled(), inputs=lambda model: torch.randn(2, 3))
+    compare(rolled, record.update, LARGEST)
+    assert (record["status"], record["missing"]) == ("smaller", 2)
+
+
+class Rolled(nn.Module):
+    """A sum with itself, shifted: the whole group is cyclic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x).relu()
+        return self.last(x + 2 * x.roll(1, -1))
+
+
+def test_large_models_are_left_to_smaller_ones() -> None:
+    record: dict[str, object] = {}
+    compare(entry(), record.update, 10)
+    assert record == {"stage": "build", "status": "too large", "parameters": 32}

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from benchmarks.zoo import maximal as maximal_
 from benchmarks.zoo import results, sources
 from benchmarks.zoo.entry import Entry
 from benchmarks.zoo.tables import write_tables
@@ -59,6 +60,38 @@ def run(
             sys.stdout.flush()
     typer.echo(", ".join(f"{n} {status}" for status, n in found.most_common()) or "nothing left to run")
     if found["unsound"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def maximal(
+    source: Sources = None,
+    jobs: Annotated[int, typer.Option(help="models at a time")] = 1,
+    time_limit: Annotated[float, typer.Option(help="seconds for each model")] = 60.0,
+    memory_limit: Annotated[float, typer.Option(help="GiB for each model")] = 6.0,
+    stop_after: Annotated[float, typer.Option(help="seconds after which no further model is started")] = float("inf"),
+    retry: Annotated[list[str] | None, typer.Option(help="a verdict: count those with it again; repeat for several")] = None,
+    model: Names = "*",
+    results_folder: Folder = None,
+) -> None:
+    """Compare orders with the automorphism oracle's, on small models. Exits with 1 if one is larger than the true order."""
+    torch.set_num_threads(1)
+    end, found = time.monotonic() + stop_after, Counter[str]()
+    for name in _known(source):
+        path = results.path_of(f"maximal-{name}", results_folder)
+        done = {m for m, r in results.read(path).items() if r["status"] not in (retry or ())}
+        todo = [e for e in _entries(name, False, model) if e.name not in done]
+        limits = Limits(time_limit, memory_limit, maximal_.LARGEST)
+        fresh = measured(todo, jobs=jobs, limits=limits, go_on=lambda: time.monotonic() < end, examine=maximal_.compare)
+        for k, (entry, record) in enumerate(fresh, start=1):
+            record = {"model": entry.name, "family": entry.family, **record}
+            results.append(path, record)
+            found[record["status"]] += 1
+            more = record.get("note") or (f"by {record['missing']}" if record["status"] == "smaller" else "")
+            typer.echo(f"{name} {k}/{len(todo)} {entry.name:40s} {record['status']} {more}")
+            sys.stdout.flush()
+    typer.echo(", ".join(f"{n} {status}" for status, n in found.most_common()) or "nothing left to count")
+    if found["LARGER"]:
         raise typer.Exit(1)
 
 

@@ -21,7 +21,9 @@ import torch
 from torch import nn
 
 from benchmarks.zoo.entry import LARGEST_RUN, Entry
-from benchmarks.zoo.measure import measure
+from benchmarks.zoo.measure import Report, measure
+
+Examine = Callable[[Entry, Report, int], None]
 
 _FORK = multiprocessing.get_context("fork")
 
@@ -54,7 +56,12 @@ class Job:
 
 
 def measured(
-    entries: Sequence[Entry], *, jobs: int, limits: Limits, go_on: Callable[[], bool] = lambda: True
+    entries: Sequence[Entry],
+    *,
+    jobs: int,
+    limits: Limits,
+    go_on: Callable[[], bool] = lambda: True,
+    examine: Examine = measure,
 ) -> Iterator[tuple[Entry, dict[str, Any]]]:
     """The record of each model as it is done.
 
@@ -62,6 +69,7 @@ def measured(
         jobs: how many to measure at a time.
         limits: of each model.
         go_on: asked before each model; False ends the run.
+        examine: what to do with each, in its process; it reports fields of the record, ``stage`` and ``status`` among them.
     """
     waiting, running = list(entries), list[Job]()
     if waiting:
@@ -69,7 +77,7 @@ def measured(
     try:
         while running or (waiting and go_on()):
             while waiting and len(running) < jobs and go_on():
-                running.append(_start(waiting.pop(0), limits))
+                running.append(_start(waiting.pop(0), limits, examine))
             for job in _finished(running):
                 running.remove(job)
                 yield job.entry, _record(job)
@@ -87,16 +95,16 @@ def _warm_up() -> None:
         measure(tiny, lambda fields: None)
 
 
-def _start(entry: Entry, limits: Limits) -> Job:
+def _start(entry: Entry, limits: Limits, examine: Examine) -> Job:
     here, there = _FORK.Pipe(duplex=False)
-    process = _FORK.Process(target=_run, args=(entry, there, limits), daemon=True)
+    process = _FORK.Process(target=_run, args=(entry, there, limits, examine), daemon=True)
     process.start()
     there.close()
     now = time.monotonic()
     return Job(entry, process, here, now + limits.seconds, now)
 
 
-def _run(entry: Entry, pipe: Connection, limits: Limits) -> None:
+def _run(entry: Entry, pipe: Connection, limits: Limits, examine: Examine) -> None:
     """The body of a model's process. What zoos print is not ours to show."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
@@ -104,7 +112,7 @@ def _run(entry: Entry, pipe: Connection, limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_address_space() + int(limits.gib * 2**30),) * 2)
     sys.setrecursionlimit(10_000)
     with contextlib.suppress(BrokenPipeError):
-        measure(entry, pipe.send, limits.parameters)
+        examine(entry, pipe.send, limits.parameters)
 
 
 def _address_space() -> int:
