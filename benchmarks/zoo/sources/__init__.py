@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from benchmarks.zoo.entry import Entry
 
-SOURCES = ("torchvision", "timm", "transformers", "diffusers", "torch_nn", "classics")
+SOURCES = ("torchvision", "timm", "transformers", "diffusers", "torch_geometric", "open_clip", "smp", "torch_nn", "classics")
 
 
 def entries(source: str, full: bool = False) -> Sequence[Entry]:
