@@ -96,9 +96,20 @@ class Taps:
             self.activations = {a.node: a for a in _activations(engine, builder)}
         self.action = Action(builder.leaves, spec.groups)
 
-    def run(self, states: Sequence[Mapping[str, Tensor]], batch: Any, wanted: Collection[str], see: See) -> None:
-        """Run the model on a batch with each state dict, and show the wanted nodes' values in order."""
-        run_nodes(self.captured, states, batch, wanted, see)
+    def run(
+        self,
+        states: Sequence[Mapping[str, Tensor]],
+        batch: Any,
+        wanted: Collection[str],
+        see: See,
+        lent: Mapping[str, Collection[fx.Node]] | None = None,
+    ) -> None:
+        """Run the model on a batch with each state dict, and show the wanted nodes' values in order.
+
+        Arguments:
+            lent: by a node's name the nodes that it reads with the values of the first state dict.
+        """
+        run_nodes(self.captured, states, batch, wanted, see, lent)
 
 
 class Traces(Generic[Traced]):

@@ -24,7 +24,14 @@ See = Callable[[str, list[Tensor]], None]
 _COPIES = {"clone", "_unsafe_view", "_to_copy", "to", "contiguous", "copy", "lift_fresh_copy"}
 
 
-def run_nodes(captured: Capture, states: Sequence[Mapping[str, Tensor]], batch: Any, wanted: Collection[str], see: See) -> None:
+def run_nodes(
+    captured: Capture,
+    states: Sequence[Mapping[str, Tensor]],
+    batch: Any,
+    wanted: Collection[str],
+    see: See,
+    lent: Mapping[str, Collection[fx.Node]] | None = None,
+) -> None:
     """Run a graph on a batch with several state dicts side by side, as far as the wanted nodes need it.
 
     Arguments:
@@ -33,6 +40,7 @@ def run_nodes(captured: Capture, states: Sequence[Mapping[str, Tensor]], batch: 
         batch: what the model's forward takes.
         wanted: names of nodes.
         see: called with each of them and its values, in the order of computation.
+        lent: by a node's name the nodes that it reads with the values of the first state dict, whichever it is run with.
 
     Raises:
         StateError: a name is missing from a state dict, or the graph cannot be run on its tensors.
@@ -46,7 +54,8 @@ def run_nodes(captured: Capture, states: Sequence[Mapping[str, Tensor]], batch: 
         run.env.update(_arguments(captured, state, batch))
     with torch.no_grad():
         for node in order:
-            values = [_value(run, node) for run in runs]
+            borrowed = {used: runs[0].env[used] for used in (lent or {}).get(node.name, ())}
+            values = [_value(run, node, borrowed) for run in runs]
             if node.name in wanted:
                 see(node.name, values)
             for used in last[node]:
@@ -99,10 +108,12 @@ def _arguments(captured: Capture, state: Mapping[str, Tensor], batch: Any) -> di
     return found
 
 
-def _value(run: fx.Interpreter, node: fx.Node) -> Any:
+def _value(run: fx.Interpreter, node: fx.Node, borrowed: Mapping[fx.Node, Any]) -> Any:
     """The value of one node. What is random has a seed of its own, so that all state dicts see the same noise."""
     if node.op == "placeholder":
         return run.env[node]
+    own = {used: run.env[used] for used in borrowed}
+    run.env.update(borrowed)
     try:
         if _is_random(node):
             with torch.random.fork_rng():
@@ -112,6 +123,7 @@ def _value(run: fx.Interpreter, node: fx.Node) -> Any:
             value = run.run_node(node)
     except (RuntimeError, IndexError, ValueError) as error:
         raise StateError(f"the model cannot be run on the data: at {where(node)}: {error}") from error
+    run.env.update(own)
     run.env[node] = value
     return value
 

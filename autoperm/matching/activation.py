@@ -1,12 +1,14 @@
 """Activation matching: units that answer alike to the same data (Ainsworth, Hayase and Srinivasa, ICLR 2023, 3.1).
 
 Both models are run once over the data. For every group the correlations of all pairs of units are accumulated, of heads
-with their dimensions at once, and the best permutation is an assignment: no order of layers, nothing iterated.
+with their dimensions at once, and the best permutation is an assignment: no order of layers, nothing iterated. Further
+rounds, which the paper does not have, refine it layer by layer (:mod:`autoperm.matching.lending`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from autoperm.activations import Activation, Taps, Traces
 from autoperm.batches import Pick, batches, count_of
 from autoperm.errors import AutopermError, StateError
+from autoperm.matching.lending import lenders
 from autoperm.matching.nested import solve
 from autoperm.matching.problem import Problem
 from autoperm.matching.registry import Match, matcher
@@ -42,9 +45,14 @@ def activation_matching(
     statistic: str = "correlation",
     inputs: Pick | None = None,
     max_batches: int | None = None,
+    rounds: int = 0,
     progress: Progress = True,
 ) -> Match:
     """Match every group by the activations that show it, in one pass over the data.
+
+    With ``rounds``, the data are gone through again: every layer of model b, as it is permuted so far, then reads what
+    that layer of model a reads, so that the differences of all the layers before it do not add up. Groups that are not
+    matched count as being in order. Rounds end when nothing moves.
 
     Both models run in eval mode. Groups that no activation shows (factors of a weight, say), and those whose units answer
     all alike, are matched by weights, once the others are.
@@ -57,13 +65,16 @@ def activation_matching(
             dominate.
         inputs: picks from a batch what the forward takes, such as ``lambda batch: batch[0]`` where it holds labels too.
         max_batches: the most batches to use; None for all.
-        progress: False for no bar, or a function that is called after each batch with its number and NaN.
+        rounds: the most further passes over the data, which must be a list or a data loader.
+        progress: False for no bar, or a function that is called after each batch with its number and NaN; every pass has
+            a bar of its own.
 
     Returns:
-        The match; its history is the weights' objective before and after.
+        The match; its history is the weights' objective before and after, and after every further round.
 
     Raises:
-        AutopermError: no data, fewer than 2 samples of an activation for a correlation, or two state dicts and no template.
+        AutopermError: no data, fewer than 2 samples of an activation for a correlation, two state dicts and no template, or
+            an iterator for more than one pass.
         CaptureError: a batch does not fit the model.
         StateError: an activation is not finite; the node is named.
         SpecError: on the data's shapes, the model has another spec.
@@ -79,25 +90,58 @@ def activation_matching(
     """
     if statistic not in ("correlation", "inner"):
         raise AutopermError(f'statistic must be "correlation" or "inner", not {statistic!r}')
-    given, total = batches(data, inputs, max_batches), count_of(data, max_batches)
-    moments, interrupted = _accumulate(problem, given, total, 2 if statistic == "correlation" else 1, progress)
+    if rounds < 0:
+        raise AutopermError(f"rounds must be at least 0, not {rounds}")
+    if rounds and isinstance(data, Iterator):
+        raise AutopermError(
+            f"{rounds} further rounds go through the data again, but an iterator is used up by one; pass a list or a data loader"
+        )
+    passes = _Passes(problem, data, inputs, max_batches, statistic, progress)
     history = [problem.objective]
-    solved = solve(problem.action, _scores(problem, moments, statistic))
-    problem.apply(solved, always=True)
-    _match_the_rest(problem, set(solved))
+    interrupted = passes.one()
     history.append(problem.objective)
+    for _ in range(rounds):
+        before = problem.permutation
+        if interrupted or (interrupted := passes.one(refine=True)):
+            break
+        history.append(problem.objective)
+        if problem.permutation == before:
+            break
     return Match(problem.permutation, problem.objective, problem.distance, tuple(history), interrupted)
 
 
+@dataclass(frozen=True)
+class _Passes:
+    """What passes over the data need."""
+
+    problem: Problem
+    data: Iterable[Any]
+    inputs: Pick | None
+    max_batches: int | None
+    statistic: str
+    progress: Progress
+
+    def one(self, *, refine: bool = False) -> bool:
+        """Match by one pass over the data; returns whether Ctrl-C ended it, which leaves what it was to refine as it is."""
+        given, total = batches(self.data, self.inputs, self.max_batches), count_of(self.data, self.max_batches)
+        least = 2 if self.statistic == "correlation" else 1
+        moments, interrupted = _accumulate(self.problem, given, total, least, self.progress, refine)
+        if not (refine and interrupted):
+            solved = solve(self.problem.action, _scores(self.problem, moments, self.statistic))
+            self.problem.apply(solved, always=True)
+            _match_the_rest(self.problem, set(solved))
+        return interrupted
+
+
 def _accumulate(
-    problem: Problem, data: Iterator[Any], total: int | None, least: int, progress: Progress
+    problem: Problem, data: Iterator[Any], total: int | None, least: int, progress: Progress, refine: bool
 ) -> tuple[dict[Key, Moments], bool]:
     """The moments of every source, and whether Ctrl-C ended the pass."""
     if problem.network is None:
         raise AutopermError(
             "activation matching runs the models, but both are state dicts: pass template=, a module of their architecture"
         )
-    network, streams = problem.network, _Streams(problem)
+    network, streams = problem.network, _Streams(problem, refine)
     traces = Traces(lambda batch: _Chosen(Taps(network, problem.spec, batch)))
     with running("activation matching", total=total, progress=progress) as run:
         for batch in data:
@@ -114,23 +158,24 @@ def _accumulate(
 
 
 class _Chosen:
-    """The activations to look at in one trace, by node."""
+    """The activations to look at in one trace, by node, and what layers of model b can read of model a."""
 
     def __init__(self, taps: Taps):
-        self.taps = taps
+        self.taps, self.lent = taps, lenders(taps)
         self.of_node: dict[str, list[Source]] = {}
         for source in sources(taps):
             self.of_node.setdefault(source.activation.node, []).append(source)
 
 
 class _Streams:
-    """The moments of every source of two models, batch by batch."""
+    """The moments of every source of two models, batch by batch; with ``refine``, layers of b read what a's read."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Problem, refine: bool):
         now = problem.permutation
         a, b = problem.states
         self._states = (a, b if now.is_identity else now.apply(b))
         self.moments: dict[Key, Moments] = {}
+        self._refine = refine
 
     def add(self, chosen: _Chosen, batch: Any) -> None:
         """Run both models on a batch, and take in its samples."""
@@ -150,7 +195,7 @@ class _Streams:
                 a, b = (rows(taps.action, source, value) for value in values)
                 self.moments[source.key].add(a, b, precision=precision)
 
-        taps.run(self._states, batch, chosen.of_node, see)
+        taps.run(self._states, batch, chosen.of_node, see, chosen.lent if self._refine else None)
 
 
 def _finite(found: Activation, values: list[torch.Tensor]) -> list[torch.Tensor]:

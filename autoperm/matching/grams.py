@@ -151,9 +151,7 @@ def _brought_up_to_date(
         kept = _Kept(_zeros(problem, sides))
     alone = [u for u in sides if u not in kept.seen and len(now[u]) == 1]
     if alone:
-        columns = [
-            [_entries(problem, k, u.name, (sides[u].places,)).reshape(sides[u].size, -1) for u in alone] for k in (0, 1)
-        ]
+        columns = [[_entries(problem, k, u.name, (sides[u].places,)).reshape(sides[u].size, -1) for u in alone] for k in (0, 1)]
         _multiply(kept.total, *(torch.cat(of_model, 1) for of_model in columns))
     for u, side in sides.items():
         if u not in alone:
