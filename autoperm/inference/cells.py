@@ -38,6 +38,7 @@ class Cells:
         self._grids: dict[int, Cell] = {}
         self.exhausted = False  # whether the search for exchanges ended before it was done
         self.cut_apart = False  # whether axes were cut because views of them do not fit
+        self.in_points = False  # whether axes were cut into points to begin with
         self._whole = not partition.colors  # nothing is cut: one cell each, all live
 
     def solve(self) -> Cells:

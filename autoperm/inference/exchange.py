@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 #: The most boxes for which exchanges are looked for: where views that do not fit were cut apart, and elsewhere.
 MOST_BOXES = 6000
 FEW_BOXES = 1200
-#: How much work a search may be, as edges of the graph looked at: where views were cut apart, and elsewhere.
+#: How much work a search may be, as edges of the graph looked at: where views were cut apart, where axes were cut into
+#: points to see whether more is found, and elsewhere.
 MOST_WORK = 120_000_000
+SOME_WORK = 5_000_000
 LITTLE_WORK = 2_000_000
 _MOST_ROUNDS = 12
 
@@ -75,7 +77,8 @@ class Search:
         self.found = Exchanges(alias=self.graph.aliases)
         for leaf, seen in solution.of.items():
             solution.of[leaf] = {self.found.name(m) for m in seen}
-        self.limit = MOST_WORK if solution.cells.cut_apart else LITTLE_WORK
+        cells = solution.cells
+        self.limit = SOME_WORK if cells.in_points else MOST_WORK if cells.cut_apart else LITTLE_WORK
         self.swaps: list[np.ndarray] = []  # of this round
         self.accepted: list[np.ndarray] = []  # of earlier rounds, those that became leaves
         self.orbits = nx.utils.UnionFind()

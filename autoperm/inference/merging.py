@@ -4,6 +4,9 @@ Axes are cut into pieces everywhere at once, so an axis that is cut for one head
 are cut apart for nothing are merged again: two leaves are one where each occurrence of one has the other as its
 sibling, in the neighbouring cell along the same dimension, with all else in the two cells the same. Then no statement
 tells them apart, since every tensor that the statements relate has both or neither.
+
+A single position (one key head for all query heads, say) does not move, but each cell may have a leaf of its own for it.
+These are no difference, and become one leaf with the cells.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
+from networkx.utils import UnionFind
 
 from autoperm.inference.cells import Cell, Cells
 from autoperm.inference.classes import Product
@@ -31,38 +35,57 @@ class Merging:
         self.shapes: dict[tuple[int, Cell], Shape] = {}
         self.orders: dict[tuple[int, Cell], tuple[Hashable, ...]] = {}  # in which order each dimension lists its positions
         self.places: dict[int, list[Place]] = defaultdict(list)
-        for (tensor, cell), items in cells.of.items():
-            self._note(tensor, cell, items)
+        self.single: set[int] = set()  # leaves of one position that are left, once all else was tried
+        self.singles: dict[tuple[int, Cell], list[int]] = {}  # those of a cell, in order
+        self.same = UnionFind()  # of them
+
+    def solve(self) -> dict[int, tuple[int, int]]:
+        size, pinned = self.cells.classes.size, set(self.cells.classes.pinned)
+        self._read(pinned)
+        self._merge()
+        self.single = {leaf for leaf in self.places if size[leaf] == 1 and leaf not in self.into}
+        if self.single:
+            self._read(pinned | self.single)
+            self._merge()
+            for group in self.same.to_sets():
+                self.into |= dict.fromkeys(group, (min(group), 0))
+        return self.into
+
+    def _read(self, still: set[int]) -> None:
+        """Where leaves occur; of those that do not move, one is as good as another of its size."""
+        self.places.clear()
+        for (tensor, cell), items in self.cells.of.items():
+            self._note(tensor, cell, items, still)
         # The joint index space of a statement counts as a tensor: a flattened dimension of its members hides which
         # of its letters two cells differ in.
         number: dict[int, int] = {}
-        for frame, joint, letters in cells.joint:
-            self._note(-1 - number.setdefault(id(frame), len(number)), joint, letters)
+        for frame, joint, letters in self.cells.joint:
+            self._note(-1 - number.setdefault(id(frame), len(number)), joint, letters, still)
 
-    def _note(self, tensor: int, cell: Cell, items: Sequence[int | None]) -> None:
-        # What is pinned does not move: one such leaf is as good as another of its size.
-        pinned, size = self.cells.classes.pinned, self.cells.classes.size
+    def _note(self, tensor: int, cell: Cell, items: Sequence[int | None], still: set[int]) -> None:
+        size = self.cells.classes.size
         shape: list[tuple[int, ...] | None] = []
         order: list[Hashable] = []
+        self.singles[tensor, cell] = singles = []
         for dim, item in enumerate(items):
             relabel, refs = (None, []) if item is None else self.describe(item)
-            shape.append(None if item is None else tuple(-size[m] if m in pinned else m for m, _ in refs))
-            order.append((_raw(relabel), *(_raw(turn) for m, turn in refs if m not in pinned)))
+            singles += [m for m, _ in refs if m in self.single]
+            shape.append(None if item is None else tuple(-size[m] if m in still else m for m, _ in refs))
+            order.append((_raw(relabel), *(_raw(turn) for m, turn in refs if m not in still)))
             for k, leaf in enumerate(shape[-1] or ()):
                 if leaf >= 0:
                     self.places[leaf].append((tensor, cell, dim, k))
         self.shapes[tensor, cell] = tuple(shape)
         self.orders[tensor, cell] = tuple(order)
 
-    def solve(self) -> dict[int, tuple[int, int]]:
+    def _merge(self) -> None:
         alike: dict[tuple, list[int]] = defaultdict(list)
         for leaf, places in self.places.items():
-            if self._may_merge(leaf):
+            if leaf not in self.into and self._may_merge(leaf):
                 alike[self._signature(leaf, places)].append(leaf)
         for leaves in alike.values():
             if len(leaves) > 1:
                 self._merge_among(leaves)
-        return self.into
 
     def _may_merge(self, leaf: int) -> bool:
         classes = self.cells.classes
@@ -92,18 +115,34 @@ class Merging:
         for member in members:
             self.into[member] = (new, start)
             start += size[member]
+        for member in members[1:]:
+            self._join_singles(members[0], member)
+
+    def _join_singles(self, leaf: int, other: int) -> None:
+        """Single positions in cells that are one after all are one."""
+        by_row = self._rows(other)
+        for tensor, cell, dim, k in self.places[leaf]:
+            row = by_row[tensor, dim, k, cell[:dim], cell[dim + 1 :]]
+            (beside,) = (c for c in row if self._same_but(tensor, cell, c, dim, k))
+            for pair in zip(self.singles[tensor, cell], self.singles[tensor, beside], strict=True):
+                self.same.union(*pair)
 
     def _siblings(self, leaf: int, other: int) -> bool:
         """Whether each occurrence of a leaf has exactly one of the other beside it, all else being the same."""
-        by_row: dict[tuple, list[Cell]] = defaultdict(list)
-        for tensor, cell, dim, k in self.places[other]:
-            by_row[tensor, dim, k, cell[:dim], cell[dim + 1 :]].append(cell)
+        by_row = self._rows(other)
         for tensor, cell, dim, k in self.places[leaf]:
             beside = by_row.get((tensor, dim, k, cell[:dim], cell[dim + 1 :]), ())
             same = [c for c in beside if self._same_but(tensor, cell, c, dim, k)]
             if len(same) != 1:
                 return False
         return True
+
+    def _rows(self, leaf: int) -> dict[tuple, list[Cell]]:
+        """The cells of a leaf by everything but where they are along its dimension."""
+        found: dict[tuple, list[Cell]] = defaultdict(list)
+        for tensor, cell, dim, k in self.places[leaf]:
+            found[tensor, dim, k, cell[:dim], cell[dim + 1 :]].append(cell)
+        return found
 
     def _same_but(self, tensor: int, cell: Cell, other: Cell, dim: int, k: int) -> bool:
         one, two = self.shapes[tensor, cell], self.shapes[tensor, other]

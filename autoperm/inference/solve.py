@@ -70,10 +70,11 @@ def _log_order(solution: Dependence) -> float:
 
 
 def _solve(system: System, cuts: Sequence[tuple[int, np.ndarray]] = (), *, strict: bool = False) -> Dependence:
-    cuts, apart = list(cuts), bool(cuts)
+    points = apart = bool(cuts)
+    cuts = list(cuts)
     for tries in itertools.count():
         cells = Cells(system, _partition(system, cuts))
-        cells.classes.strict, cells.cut_apart = strict, apart
+        cells.classes.strict, cells.cut_apart, cells.in_points = strict, apart, points
         cells.classes.allow_cuts = tries < MAX_RESTARTS
         cells.classes.may_conflict = functools.partial(_nothing_to_cut, cells)
         try:

@@ -132,6 +132,31 @@ def rotary_fused() -> nn.Module:
     return net(forward, i=L(2, 4), qkv=L(4, 12, bias=False), o=L(4, 4), h=L(4, 2))
 
 
+@case(1, 3, 2, order=f(3) * f(2) * f(4))
+def rotary_multi_query() -> nn.Module:
+    """Two query heads, one key and one value head in one weight: the cut for the rotation leaves the values whole."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        x = m.i(x)
+        every = m.qkv(x).unflatten(-1, (4, 4))
+        q, k, v = (t.transpose(1, 2) for t in (every[..., :-2, :], every[..., [-2], :], every[..., [-1], :]))
+        return m.h(x + m.o(attend(rotate(q, 4), rotate(k, 4), v)))
+
+    return net(forward, i=L(2, 3), qkv=L(3, 16, bias=False), o=L(8, 3), h=L(3, 2))
+
+
+@case(1, 3, 2, order=f(3) * f(2) * f(4) ** 2)
+def rotary_fused_wide() -> nn.Module:
+    """The same with a value head for each query head."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        x = m.i(x)
+        q, k, v = m.qkv(x).unflatten(-1, (2, 12)).transpose(1, 2).chunk(3, -1)
+        return m.h(x + m.o(attend(rotate(q, 4), rotate(k, 4), v)))
+
+    return net(forward, i=L(2, 3), qkv=L(3, 24, bias=False), o=L(8, 3), h=L(3, 2))
+
+
 @case(1, 2, 2, order=f(3) * f(2) * (f(2) * f(2)) ** 2)
 def rotary_partial() -> nn.Module:
     """Heads of four query-key dimensions, two of them rotated."""
