@@ -52,7 +52,9 @@ def activation_matching(
 
     With ``rounds``, the data are gone through again: every layer of model b, as it is permuted so far, then reads what
     that layer of model a reads, so that the differences of all the layers before it do not add up. Groups that are not
-    matched count as being in order. Rounds end when nothing moves.
+    matched count as being in order. Rounds end when nothing moves. They are for copies that were changed (by noise, by
+    fine-tuning): a layer of an independently trained model does not do the same with model a's values, and rounds make
+    its match worse (on digits, a barrier of 0.17 became 0.96 for a small ResNet).
 
     Both models run in eval mode. Groups that no activation shows (factors of a weight, say), and those whose units answer
     all alike, are matched by weights, once the others are.
