@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import resource
 import time
 import traceback
@@ -19,12 +18,13 @@ from autoperm.capture import capture
 from autoperm.errors import CaptureError
 from autoperm.infer import infer_captured
 from benchmarks.zoo.entry import LARGEST_RUN, Entry
+from benchmarks.zoo.pinned import axes, reason
 from benchmarks.zoo.soundness import check
 
 Report = Callable[[dict[str, Any]], None]
 
 #: Statuses, best first.
-STATUSES = ("sound", "unverified", "untraced", "failed", "timeout", "memory", "crashed", "inputs", "build", "unsound")
+STATUSES = ("sound", "float32", "unverified", "untraced", "failed", "timeout", "memory", "crashed", "inputs", "build", "unsound")
 
 
 def measure(entry: Entry, report: Report, largest: int = LARGEST_RUN) -> None:
@@ -104,18 +104,11 @@ def _described(spec: autoperm.PermutationSpec) -> dict[str, Any]:
         "groups": len(spec.groups),
         "log10_order": spec.log10_order,
         "coverage": spec.coverage,
-        "pinned": dict(Counter(filter(None, map(_reason, spec.pinned.values()))).most_common()),
+        "pinned": dict(Counter(filter(None, map(reason, spec.pinned.values()))).most_common()),
+        "pinned_axes": axes(spec.pinned),
         "unsupported": dict(Counter(str(u["op"]) for u in unsupported).most_common()),
         "examples": list({u["op"]: u for u in reversed(unsupported)}.values()),
     }
-
-
-def _reason(why: str) -> str | None:
-    """The reason why a dimension is pinned, without names and numbers; None where it is tied to an input or output."""
-    if re.search(r"of the (in|out)put ", why):
-        return None
-    why = re.sub(r"^\S+ is an integer tensor", "an integer tensor", why)
-    return re.sub(r"\b(axis|dim|dimension) \d+", r"\1 n", why)
 
 
 def peak() -> float:

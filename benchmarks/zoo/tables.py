@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.zoo import pinned
+
 Records = Mapping[str, dict[str, Any]]
 
 #: What each status says, best first.
 MEANINGS = {
     "sound": "random elements of the group leave the outputs as they are, in float64 with trained-like weights",
+    "float32": "does not run in float64: in float32 a random element changes the outputs as rounding does, half of one far more",
     "unverified": "traced and inferred; not run, or a run that would say nothing",
     "untraced": "runs, but no tracer gets a graph",
     "failed": "an error in inference",
@@ -70,7 +73,8 @@ def _page(source: str, records: Records) -> str:
     )  # fmt: skip
     head = ("model", "family", "parameters", "status", "order", "coverage", "groups", "tracer", "error", "trace", "infer",
             "peak", "notes")  # fmt: skip
-    return f"# {source}\n\n{_counts({source: records})}\n\n{_table(head, rows)}\n"
+    parts = [f"# {source}", _counts({source: records}), _table(head, rows), pinned.page(records.values())]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _counts(sources: Mapping[str, Records]) -> str:
@@ -98,14 +102,8 @@ def _unsupported(records: Iterable[dict[str, Any]]) -> str:
 
 
 def _pinned(records: Iterable[dict[str, Any]]) -> str:
-    dims, models = Counter[str](), Counter[str]()
-    for record in records:
-        for reason, n in (record.get("pinned") or {}).items():
-            dims[reason] += n
-            models[reason] += 1
-    return (
-        _table(("reason", "dimensions", "models"), ((w, str(n), str(models[w])) for w, n in dims.most_common())) if dims else ""
-    )
+    rows = pinned.summary(records)
+    return _table(("reason", "dimensions", "models", "among them"), rows) if rows else ""
 
 
 def _notes(record: dict[str, Any], others: Iterable[dict[str, Any]]) -> str:

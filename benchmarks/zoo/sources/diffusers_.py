@@ -156,7 +156,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], Callable[[], dict[str, Any]]]] = {
     "mochi": ("MochiTransformer3DModel", {**_HEADS, "in_channels": 4, "pooled_projection_dim": 16, "text_embed_dim": 24,
               "time_embed_dim": 10, "max_sequence_length": 7}, lambda: {"hidden_states": r(1, 4, 2, 8, 8),
               "timestep": _t(),
-              "encoder_hidden_states": r(1, 7, 20), "encoder_attention_mask": torch.ones(1, 7).bool()}),
+              "encoder_hidden_states": r(1, 7, 24), "encoder_attention_mask": torch.ones(1, 7).bool()}),
     "latte": ("LatteTransformer3DModel", {**_HEADS, "in_channels": 4, "out_channels": 8, "sample_size": 8,
         "patch_size": 2,
               "cross_attention_dim": 48, "caption_channels": 10, "video_length": 2, "norm_type": "ada_norm_single",

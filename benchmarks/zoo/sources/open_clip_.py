@@ -57,5 +57,8 @@ def entries(full: bool) -> Sequence[Entry]:
         width = {"embed_dim": 24} if kind == "CoCa" else {"embed_dim": 20}
         return lambda: getattr(open_clip, kind)(**width, vision_cfg=dict(image), text_cfg=dict(text), **options)
 
-    return [Entry(name, name.split("-")[0], build(*spec), lambda model, n=spec[1]["image_size"]: _inputs(n), counted=False)
-            for name, spec in MODELS.items()]  # fmt: skip
+    def entry(name: str, spec: tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]) -> Entry:
+        size = spec[1]["image_size"]
+        return Entry(name, name.split("-")[0], build(*spec), lambda model: _inputs(size), counted=False)
+
+    return [entry(name, spec) for name, spec in MODELS.items()]

@@ -50,7 +50,8 @@ def _patches(config: Any, grid: tuple[int, int, int] = (1, 4, 4)) -> tuple[Tenso
     return r(n, channels * getattr(vision, "temporal_patch_size", 1) * vision.patch_size**2), torch.tensor([grid])
 
 
-def _grid_text(config: Any) -> dict[str, Any]:
+def with_grid(config: Any) -> dict[str, Any]:
+    """Text with an image of patches."""
     pixels, grid = _patches(config)
     n = len(pixels) // getattr(config.vision_config, "spatial_merge_size", 2) ** 2
     ids = _with_images(config, n)
@@ -58,8 +59,10 @@ def _grid_text(config: Any) -> dict[str, Any]:
             "mm_token_type_ids": (ids == config.image_token_id).long()}  # fmt: skip
 
 
-def _grid(name: str) -> Callable[[Any], dict[str, Any]]:
-    return lambda config: dict(zip((name, "grid_thw"), _patches(config), strict=True))
+def gridded(config: Any, name: str) -> dict[str, Any]:
+    """Patches for a tower of images alone."""
+    pixels, grid = _patches(config)
+    return {name: pixels, "grid_thw": grid}
 
 
 def _queries(config: Any, token: str = "image_token_index", **more: Tensor) -> dict[str, Any]:
@@ -112,10 +115,7 @@ INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     **dict.fromkeys(["grounding-dino", "mm-grounding-dino"], _detected),
     **dict.fromkeys(["sam", "sam_hq"], _sam),
     **dict.fromkeys(["siglip2", "siglip2_vision_model"], lambda c: {**_naflex(c), "input_ids": tokens(batch=1)}),
-    **dict.fromkeys(["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v", "glm4v_moe", "glm46v", "paddleocr_vl",
-                     "glm_ocr"], _grid_text),
-    **dict.fromkeys(["qwen2_vl_vision", "qwen2_5_vl_vision", "qwen3_vl_vision", "qwen3_vl_moe_vision", "qwen3_5_vision",
-                     "glm_ocr_vision"], _grid("hidden_states")),
+    "blip_2_qformer": lambda c: {"query_embeds": r(1, 4, c.hidden_size), "encoder_hidden_states": r(1, 5, c.encoder_hidden_size)},
     "speecht5": lambda c: {"input_values": r(1, LENGTH, c.hidden_size), "decoder_input_values": r(1, 5, c.hidden_size)},
     **dict.fromkeys(["encodec", "mimi"], lambda c: {"input_values": r(1, 1, 640)}),
     "clap": lambda c: {"input_ids": tokens(batch=1), "input_features": r(1, 1, 128, 8), "is_longer": torch.tensor([[False]])},

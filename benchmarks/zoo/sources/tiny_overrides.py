@@ -16,13 +16,25 @@ _RT_DETR = {"backbone_config": {"model_type": "rt_detr_resnet", "embedding_size"
                                 "depths": [1, 1, 1, 1], "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]},
             "encoder_in_channels": [16, 24, 32], "decoder_in_channels": [32, 32, 32], "num_feature_levels": 3}  # fmt: skip
 _SAM = {"output_channels": 32, "num_pos_feats": 16, "global_attn_indexes": [1]}
+_STAGES = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+_DINO = {"model_type": "dinov2", "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 32,
+         "patch_size": 8, "reshape_hidden_states": False, **_STAGES}  # fmt: skip
+_DEPTH = {"backbone_config": _DINO, "patch_size": 8, "reassemble_hidden_size": 32, "neck_hidden_sizes": [8, 12, 16, 20]}
+_BEIT = {"model_type": "beit", "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 48,
+         "image_size": 32, "patch_size": 8, "use_relative_position_bias": True, "reshape_hidden_states": False,
+         **_STAGES}  # fmt: skip
+_CONVNEXT = {"model_type": "convnext", "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], **_STAGES}
+_HIERA = {"hidden_size": 8, "embed_dim_per_stage": [8, 16, 32, 64], "num_attention_heads_per_stage": [1, 2, 4, 8],
+          "blocks_per_stage": [1, 1, 2, 1], "global_attention_blocks": [3], "image_size": [64, 64],
+          "num_attention_heads": 1}  # fmt: skip
 _MIMI = {"upsample_groups": 32, "codebook_dim": 8, "vector_quantization_hidden_dimension": 8}
 _EIGHT = {"head_dim": 8}
 
 
 def _rope(*sections: int) -> dict[str, Any]:
     """Rotary embeddings for time, rows and columns: how many pairs of a head's dims each has."""
-    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": list(sections)}}
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": list(sections),
+                                "partial_rotary_factor": 1.0}}
 
 
 #: Model type -> fields of the configuration.
@@ -46,6 +58,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
                "n_mamba_heads": 4, "mamba_headdim": 16, "adapter_rank": 4, "attention_hidden_size": 64},
     "perceiver": {"num_latents": 6, "d_latents": 32, "num_self_attends_per_block": 2, "num_self_attention_heads": 4,
                   "num_cross_attention_heads": 4},
+    "lfm2_moe": {"layer_types": ["full_attention", "conv"]},
     # images
     "bit": {"embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "num_groups": 4},
     "cvt": {"depth": [1, 2, 3]}, "efficientnet": _EFFICIENT, "align_vision_model": _EFFICIENT,
@@ -58,11 +71,18 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "sam_vision_model": _SAM, "sam_hq_vision_model": _SAM, "sam_mask_decoder": {"iou_head_hidden_dim": 16},
     "sam_hq_mask_decoder": {"iou_head_hidden_dim": 16, "vit_dim": 32},
     "seggpt": {"image_size": [64, 32], "pretrain_image_size": 32}, "lw_detr": {"image_size": 32},
+    "d_fine": _RT_DETR | {"decoder_n_points": [2, 2, 2]}, "dpt": {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]},
+    "depth_anything": _DEPTH, "prompt_depth_anything": _DEPTH,
+    "zoedepth": {"backbone_config": _BEIT, "neck_hidden_sizes": [8, 12, 16, 20], "bottleneck_features": 32},
+    "upernet": {"backbone_config": _CONVNEXT, "auxiliary_in_channels": 24}, "sam2_hiera_det_model": _HIERA,
+    "sam2_vision_model": {"backbone_channel_list": [64, 32, 16, 8]}, "vjepa2": {"crop_size": 32, "frames_per_clip": 4},
     # text with images
     "align": {"projection_dim": 80}, "blip-2": {"image_token_index": 95}, "instructblip": {"image_token_index": 95},
     "instructblipvideo": {"video_token_index": 94}, "kosmos-2": {"latent_query_num": 4}, "bros": {"hidden_size": 64},
     "bridgetower": {"hidden_size": 64, "num_attention_heads": 2}, "bridgetower_vision_model": {"hidden_size": 64},
     "bridgetower_text_model": {"hidden_size": 64}, "qwen2_vl_text": _rope(1, 1, 2), "qwen2_5_vl_text": _rope(1, 1, 2),
+    "glm4v_text": _rope(1, 1, 2), "glm4v_moe_text": _rope(1, 1, 2), "glm_ocr_text": _rope(1, 1, 2),
+    "glm_image_text": _rope(1, 1, 2),
     "qwen2_5_vl_vision": {"window_size": 16, "fullatt_block_indexes": [1]},
     # sound and series
     "musicgen_decoder": {"num_codebooks": 2}, "seamless_m4t": {"upsample_initial_channel": 64},
@@ -74,7 +94,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "timesfm": {"context_length": 16, "patch_length": 4, "horizon_length": 4},
     "autoformer": {**_SERIES, "moving_average": 3, "label_length": 4},
     "informer": _SERIES, "time_series_transformer": _SERIES,
-    "wav2vec2-bert": {"feature_projection_input_dim": 16},
+    "wav2vec2-conformer": {"vocab_size": 32}, "wav2vec2-bert": {"vocab_size": 32, "feature_projection_input_dim": 16},
     "patchtst": {"num_input_channels": 2}, "patchtsmixer": {"num_input_channels": 2},
     "decision_transformer": {"state_dim": 5, "act_dim": 3},
 }  # fmt: skip

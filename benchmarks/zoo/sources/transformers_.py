@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.zoo.entry import Entry
 from benchmarks.zoo.sources.known import WELL_KNOWN
 from benchmarks.zoo.sources.tiny_configs import tiny
-from benchmarks.zoo.sources.tiny_inputs import INPUTS, LENGTH, tokens
+from benchmarks.zoo.sources.tiny_inputs import INPUTS, LENGTH, gridded, tokens, with_grid
 from tests.zoo import import_torchvision
 
 #: The mappings of transformers to heads, in the order of preference; one per architecture.
@@ -20,7 +20,8 @@ HEADS = ("CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "IMAGE_CLASSIFICATION
          "AUDIO_CLASSIFICATION", "OBJECT_DETECTION", "VIDEO_CLASSIFICATION", "DEPTH_ESTIMATION", "TOKEN_CLASSIFICATION",
          "QUESTION_ANSWERING")  # fmt: skip
 #: Where AutoModel cannot make the model from its configuration alone.
-CLASSES = {"funnel": "FunnelModel", "musicgen": "MusicgenForConditionalGeneration"}
+CLASSES = {"funnel": "FunnelModel", "musicgen": "MusicgenForConditionalGeneration",
+           "musicgen_melody": "MusicgenMelodyForConditionalGeneration"}  # fmt: skip
 #: Where a configuration says how many features a step of its input has.
 _BINS = ("num_mel_bins", "feature_projection_input_dim", "feat_in", "input_feat_per_channel", "feature_size", "hidden_size")
 _RANK = {t: k for k, t in enumerate(WELL_KNOWN)}
@@ -63,9 +64,16 @@ def _named(model_type: str, name: str) -> Callable[[], nn.Module]:
         import transformers
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-        return getattr(transformers, name)(tiny(CONFIG_MAPPING[model_type], model_type))
+        kind = getattr(transformers, name)
+        return kind(_part(tiny(CONFIG_MAPPING[model_type], model_type), kind.config_class))
 
     return build
+
+
+def _part(config: Any, kind: type) -> Any:
+    """The part of a configuration that a class takes: its text, for a language model."""
+    parts = [config, *(getattr(config, name, None) for name in type(config).sub_configs or {})]
+    return next((part for part in parts if type(part) is kind), config)
 
 
 def _inputs(model: nn.Module) -> Any:
@@ -75,12 +83,22 @@ def _inputs(model: nn.Module) -> Any:
 
 
 def _candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
-    names = set(inspect.signature(model.forward).parameters)
+    names = list(inspect.signature(model.forward).parameters)
     config = model.config
     main = getattr(model, "main_input_name", "input_ids")
     main = main if isinstance(main, str) else main[0]
     if config.model_type in INPUTS:
         yield {name: value for name, value in INPUTS[config.model_type](config).items() if name in names}
+    if "grid_thw" in names:
+        yield gridded(config, names[0])
+    if {"image_grid_thw", "pixel_values", "input_ids"} <= set(names) and getattr(config, "image_token_id", None):
+        yield {name: value for name, value in with_grid(config).items() if name in names}
+    yield from _general(config, names, main)
+    yield {main: tokens()}
+
+
+def _general(config: Any, names: Sequence[str], main: str) -> Iterator[dict[str, Any]]:
+    """Tokens, images, sounds, and tokens with images."""
     more = {"decoder_input_ids": tokens(5)} if "decoder_input_ids" in names else {}
     if "pixel_values" in names and "input_ids" in names:
         for pixels in _images(config):
@@ -88,14 +106,16 @@ def _candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
     if "input_ids" in names:
         yield {"input_ids": tokens(), **more}
         yield {"input_ids": tokens()}
-    if "pixel_values" in names or main == "pixel_values":
-        for pixels in _images(config):
-            yield {"pixel_values": pixels, **more}
+    for name in ("pixel_values", "pixel_values_videos"):
+        if name in names or main == name:
+            for pixels in _images(config):
+                yield {name: pixels, **more}
     for name in ("input_values", "input_features", "inputs_embeds", "hidden_states", main):
         if name in names:
             for value in sorted(_sequences(config), key=lambda v: name == "input_values" and v.shape[-1] < 1000):
                 yield {name: value, **more}
-    yield {main: tokens()}
+                if "input_features_mask" in names:
+                    yield {name: value, "input_features_mask": torch.ones(1, value.shape[-1], dtype=torch.long), **more}
 
 
 def _images(config: Any) -> Iterator[Tensor]:
