@@ -256,9 +256,10 @@ class Cells:
         part_axis = r.part.dims[part_dim]
         for piece in range(self.partition.pieces(part_axis)):
             at = index[self.partition.positions(part_axis, piece)]  # type: ignore[arg-type]
-            color = self.partition.color_at(axis, int(at[0]))
-            local = np.searchsorted(self.partition.positions(axis, color), at)
-            found.append((color, part_dim, piece, None if is_identity(local) else local))
+            # One piece of the whole, unless the part's axis was given up: then no size fits, and all of them are pinned.
+            for color in sorted({self.partition.color_at(axis, int(i)) for i in at}):
+                local = np.searchsorted(self.partition.positions(axis, color), at)
+                found.append((color, part_dim, piece, None if is_identity(local) else local))
         return found
 
     def _restrict(self, r: Restriction) -> None:

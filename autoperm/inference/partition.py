@@ -61,10 +61,22 @@ class Partition:
             if kind == "part":
                 self._queue_one((kind, relation))
         while self._queue:
-            relation = self._queue.popleft()
-            self._queued.discard(id(relation[1]))
-            self._apply(relation)
+            while self._queue:
+                relation = self._queue.popleft()
+                self._queued.discard(id(relation[1]))
+                self._apply(relation)
+            self._give_up_what_is_finer()
         return self
+
+    def _give_up_what_is_finer(self) -> None:
+        """A product is cut no finer than its factors, unless one of these was given up: then it is too."""
+        for kind, content in {id(r[1]): r for rs in self._touching.values() for r in rs}.values():
+            if kind == "product" and content[0] in self.colors and any(a in self.system.opaque for a in content[1:]):
+                root, grid = content[0], self._grid(content[1:])
+                if len(np.unique(grid * self.count[root] + self.colors[root])) > len(np.unique(grid)):
+                    self._give_up(root, f"an axis of size {self.system.size[root]} is cut finer than can be followed")
+                    for relation in self._touching[root]:
+                        self._queue_one(relation)
 
     # -- what the solved partition answers ---------------------------------------------------------------
 
@@ -186,12 +198,16 @@ class Partition:
                 rows = np.moveaxis(grid, k, 0).reshape(shape[k], -1)
                 if not (rows == rows[0]).all():
                     self.refine(letter, _equal_rows(rows))
+        self.refine(flat, self._grid(letters))
+
+    def _grid(self, letters: Sequence[int]) -> np.ndarray:
+        """A number for each position of a product, by the pieces of its factors."""
         key = np.zeros((1,), dtype=np.int64)
-        for letter, size in zip(letters, shape, strict=True):
+        for letter in letters:
             colors = self.colors.get(letter)
-            colors = np.zeros(size, dtype=np.int64) if colors is None else colors
+            colors = np.zeros(self.system.size[letter], dtype=np.int64) if colors is None else colors
             key = (key[:, None] * self.count.get(letter, 1) + colors).reshape(-1)
-        self.refine(flat, key)
+        return key
 
 
 def _numbered(key: np.ndarray) -> tuple[np.ndarray, int]:

@@ -123,7 +123,7 @@ class Quotient:
         found = self._vertex.get((space, key))
         if found is None:
             box = Box(space, key, leaves)
-            still = tuple((d, key[d]) for d in sorted(pinned)) + tuple(self._blurred(box, items))
+            still = tuple((d, key[d]) for d in sorted(pinned)) + tuple(self._blurred(key, items))
             found = self._vertex[space, key] = self.add(("box", space, still), box)
             self._items[found] = items
         elif leaves != self.box(found).leaves:
@@ -155,11 +155,14 @@ class Quotient:
         relabel, refs = self.solution.describe(item)
         return tuple(None if r is None else r.tobytes() for r in (relabel, *(turn for _, turn in refs)))
 
-    def _blurred(self, box: Box, items: Sequence[int | None]) -> Iterator[Hashable]:
-        """Where it is not known how positions along a leaf are tied, an exchange must keep them as they are listed."""
+    def _blurred(self, key: tuple[Hashable, ...], items: Sequence[int | None]) -> Iterator[Hashable]:
+        """Where it is not known how positions along a leaf are tied, an exchange must keep them as they are listed.
+
+        That holds for leaves of a single position too: what else a piece is tied to is not in the graph.
+        """
         for dim, item in enumerate(items):
-            if self.cells.classes.blurred.intersection(box.leaves[dim]):
-                yield dim, box.key[dim], *self._order(item)
+            if item is not None and self.cells.classes.blurred.intersection(self.solution.leaves(item)):
+                yield dim, key[dim], *self._order(item)
 
     def _leaf(self, leaf: int) -> int:
         leaf = self._leaves[leaf]

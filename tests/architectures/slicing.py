@@ -66,3 +66,21 @@ def masked_weight() -> nn.Module:
 
     parts = {"first": nn.Linear(2, 4), "hidden": nn.Linear(4, 4), "last": nn.Linear(4, 2)}
     return Net(forward, **parts, weight=torch.randn(4, 4))
+
+
+@architecture((2, 6))
+def overlapping_windows() -> nn.Module:
+    """Windows of the input beside zeros: their axis is cut in more ways than is followed, and must not come free by that."""
+
+    def forward(m: nn.Module, x: Tensor) -> Tensor:
+        lagged = torch.stack([x[:, 2:6], x[:, 1:5], x[:, 0:4]], -1)
+        return m.last(m.first(torch.cat([lagged, torch.zeros(2, 4, 1, dtype=x.dtype)], -1)).relu())
+
+    return Net(forward, first=nn.Linear(4, 5), last=nn.Linear(5, 2))
+
+
+@architecture((10, 4), order=1)
+def rows_of_a_table_in_turn() -> nn.Module:
+    """Ten places read three rows in turn, the first once more than the others."""
+    index = torch.arange(10) % 3
+    return Net(lambda m, x: x * m.table[index], table=torch.randn(3, 4))
