@@ -369,3 +369,17 @@ def test_large_models_are_left_to_smaller_ones() -> None:
     record: dict[str, object] = {}
     compare(entry(), record.update, 10)
     assert record == {"stage": "build", "status": "too large", "parameters": 32}
+
+
+def test_tables_say_what_the_oracle_says(tmp_path: Path) -> None:
+    for name, verdict in (("a", {"status": "whole"}), ("b", {"status": "smaller", "missing": 2}), ("c", {"status": "timeout"})):
+        record = {"model": name, "source": "classics", "family": name, "status": "sound", "log10_order": 3.0, "coverage": 0.5}
+        results.append(results.path_of("classics", tmp_path), record)
+        results.append(results.path_of("maximal-classics", tmp_path), {"model": name, **verdict})
+    assert CliRunner().invoke(app, ["tables", "--results", str(tmp_path), "--to", str(tmp_path)]).exit_code == 0
+    page = (tmp_path / "classics.md").read_text()
+    assert "| `a` | a |  | sound | yes |" in page
+    assert "| `b` | b |  | sound | 2 times smaller |" in page
+    assert "| `c` | c |  | sound |  |" in page
+    assert "counted the symmetries of 2 of these models" in page
+    assert "1 orders are the true ones" in page

@@ -101,8 +101,17 @@ def tables(
     to: Annotated[Path, typer.Option(help="folder of the tables")] = results.DOCS,
 ) -> None:
     """Write docs/zoo/<source>.md and the index docs/zoo/README.md from the results."""
-    for path in write_tables({s: results.read(results.path_of(s, results_folder)) for s in sources.SOURCES}, to):
+    for path in write_tables({s: _with_verdicts(s, results_folder) for s in sources.SOURCES}, to):
         typer.echo(str(path))
+
+
+def _with_verdicts(source: str, folder: Path | None) -> dict[str, dict[str, Any]]:
+    """The records of a source, with what the oracle says of their orders."""
+    records = results.read(results.path_of(source, folder))
+    for name, verdict in results.read(results.path_of(f"maximal-{source}", folder)).items():
+        if name in records:
+            records[name]["whole"] = verdict
+    return records
 
 
 @app.command(name="list")

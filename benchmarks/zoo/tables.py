@@ -66,15 +66,36 @@ def _index(sources: Mapping[str, Records]) -> str:
 
 def _page(source: str, records: Records) -> str:
     rows = (
-        (f"`{r['model']}`", r["family"], _millions(r), r["status"], _order(r), _share(r), str(r.get("groups", "")),
+        (f"`{r['model']}`", r["family"], _millions(r), r["status"], _whole(r), _order(r), _share(r), str(r.get("groups", "")),
          r.get("tracer", ""), _error(r), _seconds(r, "seconds_trace"), _seconds(r, "seconds_infer"), _peak(r),
          _notes(r, records.values()))
         for r in sorted(records.values(), key=lambda r: r["model"].lower())
     )  # fmt: skip
-    head = ("model", "family", "parameters", "status", "order", "coverage", "groups", "tracer", "error", "trace", "infer",
+    head = ("model", "family", "parameters", "status", "whole", "order", "coverage", "groups", "tracer", "error", "trace", "infer",
             "peak", "notes")  # fmt: skip
-    parts = [f"# {source}", _counts({source: records}), _table(head, rows), pinned.page(records.values())]
+    parts = [f"# {source}", _counts({source: records}), _compared(records), _table(head, rows), pinned.page(records.values())]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _compared(records: Records) -> str:
+    """For how many models the group is known to be the whole one."""
+    verdicts = Counter(r["whole"]["status"] for r in records.values() if "whole" in r)
+    counted = {"whole", "smaller", "LARGER"} & set(verdicts)
+    if not counted:
+        return ""
+    n = sum(verdicts[v] for v in counted)
+    return (
+        f"Whole: the automorphism oracle counted the symmetries of {n} of these models (those that are small enough for it, in a "
+        f"minute), and {verdicts['whole']} orders are the true ones."
+    )
+
+
+def _whole(r: dict[str, Any]) -> str:
+    """What the oracle says; nothing where it could not count."""
+    found = r.get("whole", {})
+    if found.get("status") == "smaller":
+        return f"{found['missing']} times smaller" if found.get("missing") else "smaller"
+    return {"whole": "yes", "LARGER": "LARGER"}.get(found.get("status"), "")
 
 
 def _counts(sources: Mapping[str, Records]) -> str:
