@@ -71,8 +71,8 @@ def _page(source: str, records: Records) -> str:
          _notes(r, records.values()))
         for r in sorted(records.values(), key=lambda r: r["model"].lower())
     )  # fmt: skip
-    head = ("model", "family", "parameters", "status", "whole", "order", "coverage", "groups", "tracer", "error", "trace", "infer",
-            "peak", "notes")  # fmt: skip
+    head = ("model", "family", "parameters", "status", "whole", "order", "coverage", "groups", "tracer", "error", "trace",
+            "infer", "peak", "notes")  # fmt: skip
     parts = [f"# {source}", _counts({source: records}), _compared(records), _table(head, rows), pinned.page(records.values())]
     return "\n\n".join(part for part in parts if part) + "\n"
 
