@@ -16,7 +16,7 @@ from tests.zoo import import_torchvision
 #: The shape of one input, without the batch; 3 x 64 x 64 for the others.
 SHAPES = {
     "vit_h_14": (3, 224, 224), "vit": (3, 224, 224), "maxvit": (3, 224, 224), "inception": (3, 96, 96),
-    "mvit": (3, 16, 224, 224), "s3d": (3, 16, 64, 64), "swin3d": (3, 4, 64, 64), "r3d": (3, 4, 32, 32),
+    "mvit": (3, 16, 224, 224), "s3d": (3, 14, 224, 224), "swin3d": (3, 4, 64, 64), "r3d": (3, 4, 32, 32),
     "mc3": (3, 4, 32, 32), "r2plus1d": (3, 4, 32, 32), "ssd": (3, 128, 128), "raft": (3, 128, 128),
 }  # fmt: skip
 DETECTORS = ("fasterrcnn", "fcos", "keypointrcnn", "maskrcnn", "retinanet", "ssd")
