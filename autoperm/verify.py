@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoperm.capture.guard import same_random_state
+from autoperm.capture.guard import same_random_state, untouched
 from autoperm.capture.inputs import split_inputs
 from autoperm.capture.structure import leaves, map_leaves
 from autoperm.errors import VerificationError
@@ -163,7 +163,8 @@ def _outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         # Copies, since a forward may write to its inputs; one random state, since it may draw numbers.
         args, kwargs = map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, (args, kwargs))
         wide = InDoubles() if any(p.dtype == torch.float64 for p in model.parameters()) else contextlib.nullcontext()
-        with torch.no_grad(), same_random_state(), wide:
+        # What the forward caches on its modules (biases that it gathered from a table) belongs to the weights of this run.
+        with torch.no_grad(), same_random_state(), untouched(model), wide:
             torch.manual_seed(0)
             result = model(*args, **kwargs)
     except Exception as error:

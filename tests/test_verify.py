@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ from autoperm.errors import StateError, VerificationError
 from autoperm.trained import randomize_
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+
+
+CALLS = itertools.count(1)
 
 
 class Net(nn.Module):
@@ -106,7 +110,7 @@ def test_nested_outputs_are_named_and_constant_ones_flagged() -> None:
         (lambda self, y: y * 0, "every output is constant, so that the comparison would say nothing"),
         (lambda self, y: (y, y / 0), r"output\[1\] holds NaN or infinity"),
         (lambda self, y: None, "the model returns no tensors"),
-        (lambda self, y: y * self.calls, "output differs between two calls with the same weights and inputs"),
+        (lambda self, y: y * next(CALLS), "output differs between two calls with the same weights and inputs"),
         (lambda self, y: y.view(7), r"the copy of the model does not run \(RuntimeError: .*pass dtype=None"),
     ],
 )
@@ -148,3 +152,24 @@ def test_trained_like_weights_leave_nothing_constant() -> None:
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     assert all(t.numel() < 2 or t.unique().numel() > 1 for t in tensors.values())
     assert float(model[0].running_var.min()) > 0 and float(model[2].weight) != 0.25
+
+
+def test_what_a_forward_caches_is_of_its_own_weights() -> None:
+    class Cached(nn.Module):
+        """Keeps what it computed from its weights in eval mode, as LeViT keeps its attention biases."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last, self.cache = nn.Linear(3, 4), nn.Linear(4, 2), {}
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if "scale" not in self.cache:
+                self.cache["scale"] = self.first.bias.exp()
+            return self.last(self.first(x).relu() * self.cache["scale"])
+
+    torch.manual_seed(0)
+    model = Cached()
+    spec = autoperm.infer(model, torch.randn(2, 3))
+    assert spec.order == 24
+    assert autoperm.verify(model, spec, torch.randn(2, 3)).ok
+    assert not model.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -21,6 +22,8 @@ from autoperm.capture.program import Program
 from autoperm.capture.provenance import Replay
 from autoperm.capture.reads import Reads
 from autoperm.errors import CaptureError
+
+logger = logging.getLogger(__name__)
 
 Tracer = Callable[[Program], fx.GraphModule]
 Mode = Literal["fake", "real"]
@@ -43,7 +46,25 @@ def trace_export(program: Program) -> fx.GraphModule:
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), Reads():
         warnings.simplefilter("ignore", FutureWarning)
         exported = torch.export.export(_AsModule(program), tensors, strict=False).run_decompositions({})
-    return _plain_graph(exported)
+    return _decomposed(_plain_graph(exported), program)
+
+
+def _decomposed(graph_module: fx.GraphModule, program: Program) -> fx.GraphModule:
+    """With ops that torch composes of others, which an exported graph keeps, as the other tracers have them.
+
+    Where the graph cannot be run again, since a size in it depends on values, it stays as it is.
+    """
+    tensors = program.fake_tensors(FakeTensorMode(allow_non_fake_inputs=True))
+    found = graph_module
+    try:
+        for _ in range(2):  # the second time around, ops that were composed of writing ones are functional too
+            found = _trace(functionalize(Replay(found), remove="mutations"), tensors, "fake")
+            clean.drop_harmless_writes(found.graph)
+            if not clean.has_writes(found.graph):
+                return found
+    except Exception:
+        logger.debug("the exported graph stays as it is", exc_info=True)
+    return graph_module
 
 
 def trace_real(program: Program) -> fx.GraphModule:
