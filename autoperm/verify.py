@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoperm.capture.guard import same_random_state, untouched
+from autoperm.capture.guard import caches, same_random_state, untouched
 from autoperm.capture.inputs import split_inputs
 from autoperm.capture.structure import leaves, map_leaves
 from autoperm.errors import VerificationError
@@ -122,6 +122,7 @@ def verify(
     if randomize:
         randomize_(working, seed)
     args, kwargs = map_leaves(lambda leaf: _cast(leaf, dtype), split_inputs(example_inputs))
+    _forget(working, args, kwargs)
     reference = _outputs(working, args, kwargs)
     _check_telling(reference)
     _check_repeats(reference, _outputs(working, args, kwargs), tolerance)
@@ -150,6 +151,19 @@ def _copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     except Exception as error:
         raise VerificationError(f"the model cannot be copied ({error}); pass one that copy.deepcopy accepts") from error
     return working if dtype is None else working.to(dtype)
+
+
+def _forget(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Empty what the copy has cached of other weights, unless it does not run without."""
+    kept = [(cache, dict(cache)) for cache in caches(model)]
+    for cache, _ in kept:
+        cache.clear()
+    try:
+        if kept:
+            _outputs(model, args, kwargs)
+    except VerificationError:
+        for cache, content in kept:
+            cache.update(content)
 
 
 def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:

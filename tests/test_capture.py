@@ -431,3 +431,45 @@ def test_functions_under_compile_are_traced_as_if_they_were_not():
 
     targets = [str(node.target) for node in capture(Compiled(), torch.randn(2, 3)).graph.nodes]
     assert "aten.relu.default" in targets
+
+
+class KeepsBiases(nn.Module):
+    """Keeps what it computed from its weights in eval mode, as timm's attention biases are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.kept = nn.Linear(3, 4), nn.Linear(4, 2), {}
+
+    def forward(self, x):
+        if "cpu" not in self.kept:
+            self.kept["cpu"] = self.first.bias.exp()
+        return self.last(self.first(x).relu() * self.kept["cpu"])
+
+
+def test_what_an_earlier_call_kept_is_computed_again():
+    torch.manual_seed(0)
+    model, x = KeepsBiases(), torch.randn(2, 3)
+    fresh = capture(model, x)
+    with torch.no_grad():
+        model(x)
+    kept = model.kept["cpu"]
+    again = capture(model, x)
+    assert [n.target for n in again.graph.nodes if n.op == "call_function"] == [
+        n.target for n in fresh.graph.nodes if n.op == "call_function"
+    ]
+    assert not again.graph.find_nodes(op="get_attr")
+    assert model.kept == {"cpu": kept} and model.kept["cpu"] is kept
+
+
+def test_a_dict_of_tensors_that_is_needed_is_used():
+    class Tables(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.tables = nn.Linear(3, 4), {"scale": torch.arange(4.0)}
+
+        def forward(self, x):
+            return self.first(x) * self.tables["scale"]
+
+    result = capture(Tables(), torch.randn(2, 3))
+    (constant,) = result.graph.find_nodes(op="get_attr")
+    assert torch.equal(result.constants[constant.name], torch.arange(4.0))

@@ -173,3 +173,8 @@ def test_what_a_forward_caches_is_of_its_own_weights() -> None:
     assert spec.order == 24
     assert autoperm.verify(model, spec, torch.randn(2, 3)).ok
     assert not model.cache
+    with torch.no_grad():
+        model(torch.randn(2, 3))
+    assert autoperm.infer(model, torch.randn(2, 3)) == spec
+    assert autoperm.verify(model, spec, torch.randn(2, 3)).ok
+    assert model.cache

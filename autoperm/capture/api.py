@@ -38,7 +38,13 @@ def capture(model: nn.Module, example_inputs: Any, *, tracers: Sequence[str] = t
     inner, prefix = unwrap(model)
     with same_random_state(), same_values(inner), quiet_torch():
         program = Program(inner, example_inputs, prefix)
-        tracer, graph_module = _first_success(program, tracers)
+        try:
+            tracer, graph_module = _first_success(program, tracers)
+        except CaptureError:
+            if not program.caches_emptied:
+                raise
+            program.caches_emptied = False  # what was taken for a cache is needed
+            tracer, graph_module = _first_success(program, tracers)
     return _result(program, graph_module, tracer, start)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from autoperm.capture.guard import tracing_switches, untouched
+from autoperm.capture.guard import caches, tracing_switches, untouched
 from autoperm.capture.inputs import FlatInputs, flatten_inputs
 from autoperm.capture.lift import Lifted, lift, place
 from autoperm.capture.provenance import ModuleStack, stamped
@@ -22,6 +22,9 @@ class Program:
     """The model as ``program(*tensors)``: one tensor per lifted tensor, then one per input; a tuple of results.
 
     A call leaves the model untouched, and names the results in ``outputs``.
+
+    What earlier calls have cached is computed again (``caches_emptied``): a cached function of the weights would pass for a
+    constant, although permuted weights make another.
     """
 
     def __init__(self, model: nn.Module, example_inputs: Any, prefix: str = "") -> None:
@@ -30,6 +33,7 @@ class Program:
         self.prefix = prefix
         self.lifted: list[Lifted] = lift(model, prefix)
         self.constants_lifted = False
+        self.caches_emptied = bool(caches(model))
         self.stack = ModuleStack(model)
         self.outputs: list[str] = []
 
@@ -53,6 +57,8 @@ class Program:
             self.stack.follow(),
             stamped(self.stack.place),
         ):
+            for cache in caches(self.model) if self.caches_emptied else ():
+                cache.clear()
             place(self.lifted, tensors[:count])
             args, kwargs = self.inputs.rebuild(tensors[count:])
             return self._results(self.model(*args, **kwargs))
