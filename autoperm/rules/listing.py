@@ -4,8 +4,8 @@ Which row comes where depends on the weights, so a label of its own would have t
 alike gives the same whether it is applied before the rows are listed or after. So a list of rows is labelled by what it was
 *before* it was listed, and ops are stated there, until the rows are put back: by the inverse order, or summed into the
 places they came from. An op that does anything else with a list sees a plain label, for which everything that decides the
-order is pinned first. Mixtures of experts gather the tokens of each expert like this; how such lists come
-about and are put back is in :mod:`autoperm.rules.routing`.
+order is pinned first. Mixtures of experts gather the tokens of each expert like this; how such lists come about and are put
+back is in :mod:`autoperm.rules.routing`.
 """
 
 from __future__ import annotations
