@@ -13,7 +13,7 @@ from torch import fx
 from autoperm.capture import Capture
 from autoperm.inference import views
 from autoperm.inference.constants import Constants
-from autoperm.inference.operands import operand, pin_view
+from autoperm.inference.operands import operand, pin_view, pinned
 from autoperm.inference.system import System, Tensor
 from autoperm.inference.views import View
 from autoperm.rules import NoRule, Op, choices, find_rule, listing, picking
@@ -161,9 +161,7 @@ class Engine:
     def _pinned(self, node: fx.Node, value: Any, reason: str) -> View | None:
         if not isinstance(value, torch.Tensor):
             return None
-        tensor = self.system.fresh(value.shape, node)
-        self._fix(tensor, reason)
-        return views.identity(tensor)
+        return pinned(self.system, value.shape, reason, node)
 
     def _output(self, node: fx.Node) -> None:
         results: Sequence[Any] = node.args[0] if isinstance(node.args[0], (tuple, list)) else node.args  # type: ignore[assignment]

@@ -51,6 +51,16 @@ def pin_view(
             system.pin(tensor, j, reason, node)
 
 
+def pinned(system: System, shape: Sequence[int], reason: str, node: Any) -> View:
+    """A new label along which nothing moves."""
+    tensor = system.fresh(tuple(shape), node)
+    for j, axis in enumerate(tensor.dims):
+        if axis is not None:
+            system.fix(axis)
+            system.pin(tensor, j, reason, node)
+    return views.identity(tensor)
+
+
 def is_fixed(system: System, view: View, dim: int) -> bool:
     """Whether a view's dimension is already known to be pinned (say, a spatial axis of the input)."""
     axes = [None if d.dim is None else view.source.dims[d.dim] for d in view.dims[dim]]

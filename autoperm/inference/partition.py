@@ -70,6 +70,8 @@ class Partition:
 
     def _give_up_what_is_finer(self) -> None:
         """A product is cut no finer than its factors, unless one of these was given up: then it is too."""
+        if not self.system.opaque:
+            return
         for kind, content in {id(r[1]): r for rs in self._touching.values() for r in rs}.values():
             if kind == "product" and content[0] in self.colors and any(a in self.system.opaque for a in content[1:]):
                 root, grid = content[0], self._grid(content[1:])

@@ -8,7 +8,6 @@ axis is pinned. Mixtures of experts route like this.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +20,9 @@ from autoperm.inference.operands import pin_view
 from autoperm.inference.views import View
 from autoperm.rules import picking
 from autoperm.rules.joining import picked
-from autoperm.rules.movement import narrowed, reshaped, selected
+from autoperm.rules.movement import narrowed, reordered, reshaped, selected
 from autoperm.rules.op import Op, letters
+from autoperm.rules.registry import Rule, registering
 
 #: Functions under which different scores become equal; which of them is chosen then depends on the order.
 _FLAT = (
@@ -38,22 +38,10 @@ class Choice(View):
     onehot: View = field(kw_only=True)
 
 
-#: What an op does to a choice; None where the numbers themselves matter.
-ChoiceRule = Callable[[Op], object]
-_RULES: dict[str, ChoiceRule] = {}
-
-
-def choosing(*names: str) -> Callable[[ChoiceRule], ChoiceRule]:
-    """Register what ops make of a choice among their operands, by their names without overload."""
-
-    def register(function: ChoiceRule) -> ChoiceRule:
-        for name in names:
-            if name in _RULES:
-                raise ValueError(f"{name} has a rule for choices already")
-            _RULES[name] = function
-        return function
-
-    return register
+_RULES: dict[str, Rule] = {}
+#: Register what ops make of a choice among their operands, by their names without overload; None where the numbers
+#: themselves matter.
+choosing = registering(_RULES, "a rule for choices")
 
 
 def made(view: View, onehot: View) -> Choice:
@@ -111,14 +99,8 @@ def permute(op: Op) -> object | None:
     choice = of(op, op["self"])
     if choice is None:
         return None
-    n = choice.ndim
-    order = list(range(n))
-    if op.name.startswith("aten.permute"):
-        order = [d % n for d in op["dims"]]
-    elif n > 1:
-        a, b = (0, 1) if op.name.startswith("aten.t.") else (op["dim0"] % n, op["dim1"] % n)
-        order[a], order[b] = order[b], order[a]
-    return made(views.permute(choice, order), views.permute(choice.onehot, [*order, n]))
+    order = reordered(op, choice.ndim)
+    return made(views.permute(choice, order), views.permute(choice.onehot, [*order, choice.ndim]))
 
 
 @choosing("aten.expand")

@@ -11,24 +11,22 @@ back is in :mod:`autoperm.rules.routing`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
-from autoperm.inference import views
 from autoperm.inference.equation import PIN, Statement
-from autoperm.inference.operands import pin_view
-from autoperm.inference.system import System
+from autoperm.inference.operands import pin_view, pinned
 from autoperm.inference.views import View
 from autoperm.rules import choices, picking
 from autoperm.rules.choices import Choice
 from autoperm.rules.deferred import Deferred
+from autoperm.rules.movement import reordered
 from autoperm.rules.op import Op, dims_of, letters
 from autoperm.rules.pointwise import dropout, pointwise
-from autoperm.rules.registry import find_rule
+from autoperm.rules.registry import Rule, find_rule, registering
 
 WHY = "rows are listed in an order that depends on it"
 
@@ -53,7 +51,7 @@ class Listed(Deferred):
     def settle(self, labels: Any, node: fx.Node) -> View:
         """What decides the order is pinned, and so is the result."""
         self.pin_order(labels, node)
-        return fixed(labels.system, tuple(node.meta["val"].shape), node)
+        return pinned(labels.system, node.meta["val"].shape, WHY, node)
 
     def pin_order(self, labels: Any, node: fx.Node) -> None:
         choices.pin(labels.system, self.listing.choice, node, WHY)
@@ -128,22 +126,9 @@ class Counts(Deferred):
 Tracked = Listed | Counts
 
 
-#: What an op makes of lists among its operands; None where the order in which rows are listed matters.
-TrackedRule = Callable[[Op], object]
-_RULES: dict[str, TrackedRule] = {}
-
-
-def tracking(*names: str) -> Callable[[TrackedRule], TrackedRule]:
-    """Register what ops make of lists, by their names without overload; None lets :func:`alike` try."""
-
-    def register(function: TrackedRule) -> TrackedRule:
-        for name in names:
-            if name in _RULES:
-                raise ValueError(f"{name} has a rule for lists already")
-            _RULES[name] = function
-        return function
-
-    return register
+_RULES: dict[str, Rule] = {}
+#: Register what ops make of lists, by their names without overload; where that is None, :func:`alike` is tried.
+tracking = registering(_RULES, "a rule for lists")
 
 
 def apply(op: Op) -> object | None:
@@ -151,16 +136,6 @@ def apply(op: Op) -> object | None:
     found = _RULES.get(op.name.rpartition(".")[0])
     result = found(op) if found is not None else None
     return alike(op) if result is None else result
-
-
-def fixed(system: System, shape: tuple[int, ...], node: fx.Node) -> View:
-    """A label along which nothing moves."""
-    tensor = system.fresh(shape, node)
-    for j, axis in enumerate(tensor.dims):
-        if axis is not None:
-            system.fix(axis)
-            system.pin(tensor, j, WHY, node)
-    return views.identity(tensor)
 
 
 # -- ops that treat all rows alike -----------------------------------------------------------------------------------
@@ -181,7 +156,7 @@ class Before:
         if isinstance(raw, Rows):
             return raw.plain(self._labels, node)
         if isinstance(raw, Places):
-            return fixed(self.system, tuple(raw.value.shape), node)
+            return pinned(self.system, raw.value.shape, WHY, node)
         return self._labels.view(node)  # type: ignore[no-any-return]
 
     def value(self, node: fx.Node) -> torch.Tensor | None:
@@ -244,7 +219,7 @@ def _after(op: Op, node: fx.Node, rows: Rows) -> int | None:
         cut = (op.get("dim") or 0) % len(before)
         return None if cut == dim else dim - (name in ("select", "unbind") and cut < dim)
     if name in ("permute", "transpose", "t"):
-        return _moved(op, name, dim, len(before))
+        return reordered(op, len(before)).index(dim)
     if name in ("sum", "mean", "amax", "amin", "prod", "var", "std", "logsumexp", "_softmax", "_log_softmax", "norm"):
         over = dims_of(op.get("dim"), len(before))
         return None if dim in over else dim if len(after) == len(before) else dim - sum(d < dim for d in over)
@@ -255,16 +230,6 @@ def _broadcast(op: Op, from_right: int) -> bool:
     """Whether what is not listed is the same for all rows."""
     plain = [node.meta["val"].shape for node in op.node.all_input_nodes if rows_of(op, node) is None]
     return all(len(shape) < from_right or shape[-from_right] == 1 for shape in plain)
-
-
-def _moved(op: Op, name: str, dim: int, ndim: int) -> int:
-    order = list(range(ndim))
-    if name == "permute":
-        order = [d % ndim for d in op["dims"]]
-    elif ndim > 1:
-        a, b = (0, 1) if name == "t" else (op["dim0"] % ndim, op["dim1"] % ndim)
-        order[a], order[b] = order[b], order[a]
-    return order.index(dim)
 
 
 def _multiplied(op: Op, name: str, node: fx.Node, dim: int) -> int | None:

@@ -55,10 +55,21 @@ def regrouped(op: Op) -> View:
     return reshaped(op, op.view("self"), op.shape())
 
 
+def reordered(op: Op, ndim: int) -> list[int]:
+    """The order in which ``permute``, ``transpose`` and ``t`` list the dimensions of their operand."""
+    if op.name.startswith("aten.permute"):
+        return [d % ndim for d in op["dims"]]
+    order = list(range(ndim))
+    if ndim > 1:
+        a, b = (0, 1) if op.name.startswith("aten.t.") else (op["dim0"] % ndim, op["dim1"] % ndim)
+        order[a], order[b] = order[b], order[a]
+    return order
+
+
 @rule("aten.permute", "aten.permute_copy")
 def permute(op: Op) -> View:
     source = op.view("self")
-    return views.permute(source, [d % source.ndim for d in op["dims"]])
+    return views.permute(source, reordered(op, source.ndim))
 
 
 @rule("aten.t", "aten.numpy_T", "aten.t_copy", "aten.adjoint", "aten.mT", "aten.mH")

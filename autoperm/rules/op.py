@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import fx
 
-from autoperm.inference import operands, views
+from autoperm.inference import operands
 from autoperm.inference.equation import Spec, Statement, expand_term, parse
 from autoperm.inference.system import System
 from autoperm.inference.views import View
@@ -136,12 +136,7 @@ class Op:
 
     def pinned(self, shape: Sequence[int], reason: str | None = None) -> View:
         """A new label along which nothing moves."""
-        tensor = self.system.fresh(shape, self.node)
-        for j, axis in enumerate(tensor.dims):
-            if axis is not None:
-                self.system.fix(axis)
-                self.system.pin(tensor, j, reason or f"result of {self.name}", self.node)
-        return views.identity(tensor)
+        return operands.pinned(self.system, shape, reason or f"result of {self.name}", self.node)
 
 
 def dims_of(argument: Any, ndim: int) -> list[int]:

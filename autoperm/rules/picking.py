@@ -18,10 +18,10 @@ from autoperm.inference import views
 from autoperm.inference.equation import Spec, Statement
 from autoperm.inference.views import Digit, View
 from autoperm.rules.deferred import Deferred
-from autoperm.rules.movement import narrowed, reshaped, selected
+from autoperm.rules.movement import narrowed, reordered, reshaped, selected
 from autoperm.rules.op import Op, dims_of, letters
 from autoperm.rules.pointwise import pointwise
-from autoperm.rules.registry import find_rule
+from autoperm.rules.registry import Rule, find_rule, registering
 
 _E = ("e",)
 
@@ -70,17 +70,9 @@ def looked_up(table: View, dim: int, onehot: View) -> Picked:
     return Picked(label, onehot)
 
 
-#: What an op makes of lookups among its operands; None where it has to see what was looked up.
-PickedRule = Callable[[Op], object]
-_RULES: dict[str, PickedRule] = {}
-
-
-def picking(names: str) -> Callable[[PickedRule], PickedRule]:
-    def register(function: PickedRule) -> PickedRule:
-        _RULES.update({f"aten.{name}": function for name in names.split()})
-        return function
-
-    return register
+_RULES: dict[str, Rule] = {}
+#: Register what ops make of lookups among their operands; None where they have to see what was looked up.
+picking = registering(_RULES, "a rule for lookups")
 
 
 def apply(op: Op) -> object | None:
@@ -160,19 +152,19 @@ def _product(op: Op, left: object, right: object, spec: str) -> Picked | None:
     return stated(op, [(operand(op, left), first), (operand(op, right), second)], result, op.shape())
 
 
-@picking("bmm")
+@picking("aten.bmm")
 def bmm(op: Op) -> object | None:
     left, right = list(op.args.values())[:2]
     return _product(op, left, right, "b n i, b i m, b n m")
 
 
-@picking("mm")
+@picking("aten.mm")
 def mm(op: Op) -> object | None:
     left, right = list(op.args.values())[:2]
     return _product(op, left, right, "n i, i m, n m")
 
 
-@picking("sum mean amax amin prod var std logsumexp")
+@picking("aten.sum", "aten.mean", "aten.amax", "aten.amin", "aten.prod", "aten.var", "aten.std", "aten.logsumexp")
 def reduced(op: Op) -> object | None:
     pick = of(op, op["self"])
     if pick is None:
@@ -191,49 +183,44 @@ def _both(op: Op, move: Callable[[View], View]) -> Picked | None:
     return None if pick is None else Picked(move(pick.label), move(pick.onehot))
 
 
-@picking("view reshape _unsafe_view unsqueeze squeeze flatten unflatten")
+@picking("aten.view", "aten.reshape", "aten._unsafe_view", "aten.unsqueeze", "aten.squeeze", "aten.flatten", "aten.unflatten")
 def reshape(op: Op) -> object | None:
     shape = op.shape()
     return _both(op, lambda view: reshaped(op, view, (*shape, view.shape[-1])))
 
 
-@picking("permute transpose t")
+@picking("aten.permute", "aten.transpose", "aten.t")
 def permute(op: Op) -> object | None:
     n = len(op.shape())
-    order = list(range(n))
-    if op.name.startswith("aten.permute"):
-        order = [d % n for d in op["dims"]]
-    elif n > 1:
-        a, b = (0, 1) if op.name.startswith("aten.t.") else (op["dim0"] % n, op["dim1"] % n)
-        order[a], order[b] = order[b], order[a]
+    order = reordered(op, n)
     return _both(op, lambda view: views.permute(view, [*order, n]))
 
 
-@picking("expand")
+@picking("aten.expand")
 def expand(op: Op) -> object | None:
     shape = op.shape()
     return _both(op, lambda view: views.expand(view, (*shape, view.shape[-1]))) if len(shape) == _rank(op) else None
 
 
-@picking("clone detach alias contiguous lift_fresh_copy")
+@picking("aten.clone", "aten.detach", "aten.alias", "aten.contiguous", "aten.lift_fresh_copy")
 def same(op: Op) -> object | None:
     return of(op, op["self"])
 
 
-@picking("select")
+@picking("aten.select")
 def select(op: Op) -> object | None:
     dim = op["dim"] % _rank(op)
     return _both(op, lambda view: selected(view, dim, op["index"] % view.shape[dim]))
 
 
-@picking("slice")
+@picking("aten.slice")
 def cut(op: Op) -> object | None:
     dim, length = op["dim"] % _rank(op), op.shape()[op["dim"]]
     start = (op["start"] or 0) % max(op.node.args[0].meta["val"].shape[dim], 1)  # type: ignore[union-attr]
     return _both(op, lambda view: narrowed(op, view, dim, start, length, op["step"])) if length else None
 
 
-@picking("split split_with_sizes chunk")
+@picking("aten.split", "aten.split_with_sizes", "aten.chunk")
 def split(op: Op) -> object | None:
     if of(op, op["self"]) is None:
         return None

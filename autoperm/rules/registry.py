@@ -20,21 +20,28 @@ class NoRule(Exception):
     """Raised by a rule for a case that it does not cover; the op is then treated as unknown."""
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a function as the rule of the named ops.
+def registering(rules: dict[str, Rule], what: str = "a rule") -> Callable[..., Callable[[Rule], Rule]]:
+    """A decorator that takes names of ops and notes a function under them.
 
     Raises:
-        ValueError: an op has a rule already.
+        ValueError: an op has one already.
     """
 
-    def register(function: Rule) -> Rule:
-        for name in names:
-            if name in _RULES:
-                raise ValueError(f"{name} has a rule already: {_RULES[name].__module__}.{_RULES[name].__qualname__}")
-            _RULES[name] = function
-        return function
+    def named(*names: str) -> Callable[[Rule], Rule]:
+        def register(function: Rule) -> Rule:
+            for name in names:
+                if name in rules:
+                    raise ValueError(f"{name} has {what} already: {rules[name].__module__}.{rules[name].__qualname__}")
+                rules[name] = function
+            return function
 
-    return register
+        return register
+
+    return named
+
+
+#: Register a function as the rule of the named ops.
+rule = registering(_RULES)
 
 
 def find_rule(target: Any) -> Rule | None:
