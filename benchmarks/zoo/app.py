@@ -16,6 +16,7 @@ import typer
 from benchmarks.zoo import maximal as maximal_
 from benchmarks.zoo import results, sources
 from benchmarks.zoo.entry import Entry
+from benchmarks.zoo.expected import run as expected_
 from benchmarks.zoo.tables import write_tables
 from benchmarks.zoo.worker import Limits, measured
 
@@ -93,6 +94,36 @@ def maximal(
     typer.echo(", ".join(f"{n} {status}" for status, n in found.most_common()) or "nothing left to count")
     if found["LARGER"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def expected(
+    source: Sources = None,
+    jobs: Annotated[int, typer.Option(help="models at a time")] = 1,
+    time_limit: Annotated[float, typer.Option(help="seconds for each model")] = 60.0,
+    memory_limit: Annotated[float, typer.Option(help="GiB for each model")] = 6.0,
+    stop_after: Annotated[float, typer.Option(help="seconds after which no further model is started")] = float("inf"),
+    retry: Annotated[list[str] | None, typer.Option(help="a status: judge those with it again; repeat for several")] = None,
+    model: Names = "*",
+    full: Full = False,
+    results_folder: Folder = None,
+) -> None:
+    """Compare groups with what the architecture says, on models of any size: residual streams, MLPs, heads, experts, norms."""
+    torch.set_num_threads(1)
+    end, found = time.monotonic() + stop_after, Counter[str]()
+    for name in _known(source):
+        path = results.path_of(f"expected-{name}", results_folder)
+        done = {m for m, r in results.read(path).items() if r["status"] not in (retry or ())}
+        todo = [e for e in _entries(name, full, model) if e.name not in done]
+        limits = Limits(time_limit, memory_limit)
+        fresh = measured(todo, jobs=jobs, limits=limits, go_on=lambda: time.monotonic() < end, examine=expected_.examine)
+        for k, (entry, record) in enumerate(fresh, start=1):
+            record = {"model": entry.name, "family": entry.family, **record}
+            results.append(path, record)
+            found[record["status"]] += 1
+            typer.echo(f"{name} {k}/{len(todo)} {entry.name:40s} {record['status']} {expected_.line(record)}")
+            sys.stdout.flush()
+    typer.echo(", ".join(f"{n} {status}" for status, n in found.most_common()) or "nothing left to judge")
 
 
 @app.command()
