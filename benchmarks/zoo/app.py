@@ -17,6 +17,8 @@ from benchmarks.zoo import maximal as maximal_
 from benchmarks.zoo import results, sources
 from benchmarks.zoo.entry import Entry
 from benchmarks.zoo.expected import run as expected_
+from benchmarks.zoo.peers import pairs
+from benchmarks.zoo.peers import run as peers_
 from benchmarks.zoo.tables import write_tables
 from benchmarks.zoo.worker import Limits, measured
 
@@ -124,6 +126,32 @@ def expected(
             typer.echo(f"{name} {k}/{len(todo)} {entry.name:40s} {record['status']} {expected_.line(record)}")
             sys.stdout.flush()
     typer.echo(", ".join(f"{n} {status}" for status, n in found.most_common()) or "nothing left to judge")
+
+
+@app.command()
+def peers(
+    time_limit: Annotated[float, typer.Option(help="seconds for each tool on each model")] = 200.0,
+    memory_limit: Annotated[float, typer.Option(help="GiB for each tool on each model")] = 8.0,
+    stop_after: Annotated[float, typer.Option(help="seconds after which no further model is started")] = float("inf"),
+    largest: Annotated[float, typer.Option(help="millions of parameters up to which models are compared")] = 100.0,
+    model: Names = "*",
+    again: Annotated[bool, typer.Option(help="run all again")] = False,
+    results_folder: Folder = None,
+) -> None:
+    """Compare with rebasin and Torch-Pruning on torchvision's classifiers, the smallest first; see peers/__init__.py."""
+    torch.set_num_threads(1)
+    end = time.monotonic() + stop_after
+    path = results.path_of("peers-torchvision", results_folder)
+    done = {} if again else results.read(path)
+    todo = [(name, n) for name, n in pairs.classifiers(int(largest * 1e6)) if fnmatch(name, model) and name not in done]
+    for k, (name, n) in enumerate(todo, start=1):
+        if time.monotonic() > end:
+            break
+        found = peers_.compared(name, Limits(time_limit, memory_limit))
+        results.append(path, {"model": name, "parameters": n, "tools": found})
+        for tool, record in found.items():
+            typer.echo(f"{k}/{len(todo)} {name:24s} {tool:14s} {peers_.line(record)}")
+        sys.stdout.flush()
 
 
 @app.command()

@@ -15,14 +15,16 @@ from benchmarks.zoo.expected.layers import Layer, child, joined, layer_of
 QUERY = ("q_proj", "query", "to_q", "q_lin", "query_proj", "wq", "q", "linear_q", "q_linear")
 KEY = ("k_proj", "key", "to_k", "k_lin", "key_proj", "wk", "k", "linear_k", "k_linear")
 VALUE = ("v_proj", "value", "to_v", "v_lin", "value_proj", "wv", "v", "linear_v", "v_linear")
-FUSED = ("qkv", "query_key_value", "Wqkv", "qkv_proj", "c_attn", "to_qkv", "in_proj")
+FUSED = ("qkv", "query_key_value", "Wqkv", "qkv_proj", "c_attn", "to_qkv")
 OUT = ("out_proj", "o_proj", "proj", "to_out.0", "out_lin", "dense", "c_proj", "wo", "Wo", "o", "linear_out", "output_proj",
-       "out", "merge", "proj.1")  # fmt: skip
+       "out", "merge", "proj.1", "project.0")  # fmt: skip
 #: Where BERT and its kin have the output projection: beside the module.
 BESIDE = ("output.dense",)
 PROJECTIONS = {"in_proj_weight", "in_proj_bias", *QUERY, *KEY, *VALUE, *FUSED, *(name.partition(".")[0] for name in OUT)}
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "kv_heads")
+#: Settings by which queries are added to the results.
+ADDS = ("residual_pooling", "residual_pool")
 ROTARY = re.compile(r"rotary|rope", re.IGNORECASE)
 
 
@@ -52,6 +54,7 @@ class Attention:
         shared: a parameter has one entry per dim for all heads (a norm, a table of distances), so dims move alike in all.
         fixed: heads have constants of their own (slopes of ALiBi), so they stay.
         mixed: a matrix mixes the heads of the scores (talking heads), so that queries and values have heads of their own.
+        added: queries are added to the results, so that dims of all three are the same.
         table: the column of a table of biases per head, if it has one.
     """
 
@@ -66,13 +69,14 @@ class Attention:
     shared: bool
     fixed: bool
     mixed: bool
+    added: bool
     table: Axis | None
 
 
 def attentions(model: nn.Module) -> Iterator[Attention]:
     """Every attention module whose projections are known by name."""
     modules = dict(model.named_modules())
-    rotary = _rotary(model, modules)
+    rotary = _rotary(modules)
     for path, module in modules.items():
         heads = _number(module, HEADS) or _number(getattr(module, "config", None), HEADS)
         found = _attention(path, module, heads, modules, rotary) if heads else None
@@ -94,8 +98,8 @@ def _attention(path: str, module: nn.Module, heads: int, modules: Mapping[str, n
     if out is not None and out.ins != heads * size:
         out = None  # it takes more than the heads' results
     shared, mixed, table = _own(path, module, size, dims, heads)
-    fixed = _fixed(module)
-    return Attention(path, heads, kv, size, dims, rows, out.inner if out else None, rotary, shared, fixed, mixed, table)
+    fixed, added = _fixed(module), any(getattr(module, name, False) for name in ADDS)
+    return Attention(path, heads, kv, size, dims, rows, out.inner if out else None, rotary, shared, fixed, mixed, added, table)
 
 
 def _fused(module: nn.Module, heads: int, size: int, width: int) -> tuple[int, int, int] | None:
@@ -117,10 +121,11 @@ def _separate(module: nn.Module, heads: int, rows: Rows) -> tuple[int, int, int]
 def _rows(path: str, module: nn.Module) -> Rows | None:
     if module._parameters.get("in_proj_weight") is not None:
         width = module.in_proj_weight.shape[0]  # type: ignore[index, union-attr]
-        return Rows(*[Axis(joined(path, "in_proj_weight"), 0)] * 3, *[width] * 3, fused=True)
+        rows = Axis(joined(path, "in_proj_weight"), 0)
+        return Rows(rows, rows, rows, width, width, width, fused=True)
     fused = _first(path, module, FUSED)
     if fused is not None and child(module, "q") is None:
-        return Rows(*[fused.out] * 3, *[fused.outs] * 3, fused=True)
+        return Rows(fused.out, fused.out, fused.out, fused.outs, fused.outs, fused.outs, fused=True)
     query, key, value = (_first(path, module, names) for names in (QUERY, KEY, VALUE))
     if query is not None and key is not None and value is not None:
         return Rows(query.out, key.out, value.out, query.outs, key.outs, value.outs, fused=False)
@@ -156,14 +161,18 @@ def _own(path: str, module: nn.Module, size: int, dims: int, heads: int) -> tupl
     return shared, mixed, table
 
 
-def _rotary(model: nn.Module, modules: Mapping[str, nn.Module]) -> bool:
-    config = getattr(model, "config", None)
+def _rotary(modules: Mapping[str, nn.Module]) -> bool:
+    configs = {id(m.config): m.config for m in modules.values() if hasattr(m, "config")}.values()
     named = any(ROTARY.search(path) or ROTARY.search(type(m).__name__) for path, m in modules.items())
-    return named or any(ROTARY.search(key) and value for key, value in _settings(config).items()) or _position(config) == "rotary"
+    told = (ROTARY.search(key) and value for config in configs for key, value in _settings(config).items())
+    return named or any(told) or any(_position(config) == "rotary" for config in configs)
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    found = config.to_dict() if hasattr(config, "to_dict") else dict(vars(config)) if hasattr(config, "__dict__") else {}
+    if isinstance(config, Mapping):
+        found = dict(config)
+    else:
+        found = config.to_dict() if hasattr(config, "to_dict") else dict(getattr(config, "__dict__", {}))
     return {k: v for k, v in found.items() if isinstance(k, str)}
 
 

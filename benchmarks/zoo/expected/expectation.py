@@ -9,8 +9,8 @@ from benchmarks.zoo.expected.acting import Acting, Unused, tied
 
 #: The kinds, as they are listed.
 KINDS = ("residual", "hidden", "values", "queries", "experts", "norm", "groups")
-#: Kinds that the inputs and outputs may hold in place: what leaves a model keeps its order.
-MAY_BE_TIED = ("residual", "norm", "groups")
+#: Kinds that the inputs and outputs may hold in place: what leaves a model keeps its order, attention maps by head among them.
+MAY_BE_TIED = ("residual", "norm", "groups", "values", "queries")
 
 
 @dataclass(frozen=True)

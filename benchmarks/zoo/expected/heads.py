@@ -10,31 +10,38 @@ from benchmarks.zoo.expected.expectation import Expectation
 
 
 def expectations(found: Sequence[Attention]) -> Iterator[Expectation]:
-    """Two per attention module."""
+    """Two per attention module; one where queries are added to the results."""
     for attention in found:
         yield Expectation("values", attention.path, lambda acting, a=attention: _values(acting, a))  # type: ignore[misc]
-        yield Expectation("queries", attention.path, lambda acting, a=attention: _queries(acting, a))  # type: ignore[misc]
+        if not attention.added:
+            yield Expectation("queries", attention.path, lambda acting, a=attention: _queries(acting, a))  # type: ignore[misc]
 
 
 def _values(acting: Acting, a: Attention) -> str | None:
     """Rows of the values are heads and dims, and so is what the output projection takes."""
     rows = [part for part in acting.parts(a.rows.values) if not a.rows.fused or _taken(acting, a, part)]
-    wrong = _headed(acting, a, a.rows.values, rows, a.size)
+    found = [_headed(acting, a, a.rows.values, [part], a.size) for part in rows] if a.added else []
+    wrong = next((w for w in found if w), None) if found else _headed(acting, a, a.rows.values, rows, a.size)
     if wrong is None and a.out is not None:
-        wrong = _headed(acting, a, a.out, acting.parts(a.out), a.size, a.heads // a.kv)
-        if wrong is None and set(rows[0].leaves) - set(acting.parts(a.out)[0].leaves):
-            wrong = f"{a.rows.values} moves with other leaves than {a.out}"
+        wrong = _given(acting, a, a.out, rows[0])
     if wrong is None and a.table is not None and not a.fixed and a.heads > 1:
-        wrong = _with_table(acting, a, rows[0].leaves[0], a.table)
+        wrong = _with_table(acting, rows[0].leaves[0], a.table)
     return wrong
 
 
 def _taken(acting: Acting, a: Attention, part: Part) -> bool:
-    """Whether rows of a fused projection are values: the output projection has their dims."""
-    if a.out is None:
-        return True
-    dims = {leaf for p in acting.parts(a.out) for leaf in p.leaves[-1:]}
-    return bool(part.leaves) and part.leaves[-1] in dims
+    """Whether rows of a fused projection are values: what the output projection takes has their heads and dims."""
+    inner = {leaf for p in acting.parts(a.out) for leaf in p.leaves} if a.out is not None else set(part.leaves)
+    return bool(part.leaves) and set(part.leaves) <= inner and len(part.positions) == a.kv * a.size
+
+
+def _given(acting: Acting, a: Attention, out: Axis, value: Part) -> str | None:
+    """Whether the output projection takes the heads and dims of the values; some models have the dims outside."""
+    parts, dims = acting.parts(out), value.leaves[-1:] if a.size > 1 else ()
+    turned = [Part(p.positions, tuple(x for x in p.leaves if x not in dims) + dims) for p in parts]
+    if any(not set(value.leaves) <= set(p.leaves) for p in parts):
+        return f"{a.rows.values} moves otherwise than {out}: {acting.shown([value])}, {acting.shown(parts)}"
+    return _headed(acting, a, out, turned, a.size, a.heads // a.kv)
 
 
 def _headed(acting: Acting, a: Attention, axis: Axis, parts: Sequence[Part], size: int, repeated: int = 1) -> str | None:
@@ -57,7 +64,7 @@ def _depends(acting: Acting, leaf: int, on: int) -> bool:
     return group is not None and (on in group.parents or on in group.leaves)
 
 
-def _with_table(acting: Acting, a: Attention, head: int, table: Axis) -> str | None:
+def _with_table(acting: Acting, head: int, table: Axis) -> str | None:
     columns = acting.parts(table)
     if any(head not in part.leaves for part in columns):
         return f"{table} does not move with the heads but is {acting.shown(columns)}"
@@ -92,6 +99,7 @@ def _other_heads(acting: Acting, a: Attention, parts: Sequence[Part]) -> str | N
 
 
 def _head(acting: Acting, a: Attention) -> int | None:
-    """The outermost leaf of what the heads give, or of the values."""
-    parts = acting.parts(a.out) if a.out is not None else acting.parts(a.rows.values)
-    return parts[0].leaves[0] if parts[0].leaves else None
+    """The leaf that the values' heads are, or the heads that share them."""
+    outer = [leaf for part in acting.parts(a.rows.values) if _taken(acting, a, part) for leaf in part.leaves[:1] if a.kv > 1]
+    taken = acting.parts(a.out) if a.out is not None else []
+    return next(iter([*outer, *(leaf for part in taken for leaf in part.leaves if acting.size(leaf) == a.heads)]), None)

@@ -47,6 +47,8 @@ def mlps(model: nn.Module) -> list[Mlp]:
 
 def _all(model: nn.Module) -> Iterator[Mlp]:
     for path, module in model.named_modules():
+        if "Norm" in type(module).__name__:
+            continue  # its layers make scales and shifts
         if isinstance(module, nn.Sequential):
             yield from _in_sequence(path, module)
         found = _named(path, module)
@@ -121,13 +123,20 @@ def _wrong(acting: Acting, mlp: Mlp, attentions: Sequence[str]) -> str | None:
             if found != leaves:
                 return found if isinstance(found, str) else f"{axis} moves with other units than {mlp.second.inner}"
     group = acting.group(leaves[0])
-    own = {layer.weight for layer in (*mlp.firsts, mlp.second)}
-    inside = mlp.scope + "." if mlp.scope else ""
+    own = _own(acting, mlp, attentions)
     for name, dim in group.moves if group else ():
-        outside = not name.startswith(inside) or any(name.startswith(a + ".") for a in attentions if a.startswith(inside))
-        if name not in own and outside and not name.startswith(tuple(f.path + "." for f in mlp.firsts)):
+        if name not in own:
             return f"the group of {mlp.second.inner} moves {name} dim {dim} too"
     return None
+
+
+def _own(acting: Acting, mlp: Mlp, attentions: Sequence[str]) -> set[str]:
+    """The tensors that hidden units may act on: those of the MLP's module, less those of attention inside it."""
+    inside = mlp.scope + "." if mlp.scope else ""
+    apart = tuple(a + "." for a in attentions if a.startswith(inside) and not mlp.scope.startswith(a))
+    layers = tuple(layer.path + "." for layer in (*mlp.firsts, mlp.second))
+    names = (n for n in acting.spec.aliases if n.startswith(inside) and (n.startswith(layers) or not n.startswith(apart or "\0")))
+    return {acting.spec.aliases[n] for n in names}
 
 
 def _halves(first: Layer, n: int) -> list[Axis]:

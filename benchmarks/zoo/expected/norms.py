@@ -38,9 +38,9 @@ def _expected(at: str, norm: nn.Module, before: Layer) -> Expectation:
 def _moves_with(acting: Acting, norm: Axis, layer: Axis) -> str | None:
     """The same leaves on the same channels, some of them free."""
     parts, of_layer = acting.parts(norm), acting.parts(layer)
-    if set(parts) != set(of_layer):
-        return f"{norm} is {acting.shown(parts)}, {layer} is {acting.shown(of_layer)}"
     leaves = [leaf for part in parts for leaf in part.leaves]
     if not any(acting.group(leaf) for leaf in leaves):
         return f"{norm} is pinned: {acting.why(norm, leaves)}"
+    if set(parts) != set(of_layer):
+        return f"{norm} is {acting.shown(parts)}, {layer} is {acting.shown(of_layer)}"
     return None

@@ -23,16 +23,26 @@ BLOCKS = re.compile(
 #: Layers of a block that are beside the way through it.
 BESIDE = re.compile(r"downsample|shortcut|\.se\.|avgpool")
 EXPERTS = re.compile(r"\.experts?\.|\.router|\.gate\.")
-NORMS = (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.RMSNorm)
+#: Layers of a block that add to a second stream (of text, beside that of images), and norms of what is attended to.
+CONTEXT = re.compile(r"context|to_add_out|add_out_proj|txt_")
+OTHERS = re.compile(r"context|kv|txt|added")
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What adds to the stream of one stage, and the norms that blocks take it through."""
+    """What adds to the stream of one stage, and the norms that blocks take it through.
+
+    Attributes:
+        path: of the container, and the class of its blocks.
+        width: of the stream.
+        adding: the outputs of layers that add to it, and the norms.
+        grouped: group norms take it, so that it is blocks of channels.
+    """
 
     path: str
     width: int
     adding: tuple[Axis, ...]
+    grouped: bool
 
 
 def streams(model: nn.Module, found: Sequence[Attention], mlps: Sequence[Mlp]) -> Iterator[Stream]:
@@ -51,10 +61,20 @@ def _stages(
     adding = [(block, _adding(at, block, kind, found, mlps)) for at, block in blocks]
     starts = list(accumulate(_starts(block) for _, block in blocks))
     for (width, _), run in groupby(zip(adding, starts, strict=True), key=lambda b: (_width(b[0][1]), b[1])):
-        axes = [(layer.out, block) for (block, outs), _ in run for layer in outs]
-        if width and len(axes) > 1:
-            norms = (n for at, block in blocks if any(block is b for _, b in axes) for n in _norms(at, block, width))
-            yield Stream(joined(path, str(kind.__name__)), width, tuple(axis for axis, _ in axes) + tuple(norms))
+        inside = [(block, layer) for (block, outs), _ in run for layer in outs]
+        for context in (False, True):
+            axes = [layer.out for _, layer in inside if bool(CONTEXT.search(layer.path)) is context]
+            those = {id(block): block for block, _ in inside}
+            if not width or len(axes) < 2:
+                continue
+            if not context:
+                axes += [n for at, block in blocks if id(block) in those for n in _norms(at, block, width)]
+            name = joined(path, kind.__name__) + (", context" if context else "")
+            yield Stream(name, width, tuple(axes), any(map(_grouped, those.values())))
+
+
+def _grouped(block: nn.Module) -> bool:
+    return any(isinstance(m, nn.GroupNorm) and m.num_groups > 1 for m in block.modules())
 
 
 def _starts(block: nn.Module) -> bool:
@@ -76,6 +96,8 @@ def _adding(at: str, block: nn.Module, kind: type, found: Sequence[Attention], m
     apart = [mlp.second.weight for mlp in mlps if not any(mlp.scope.startswith(a.path) for a in found)]
     outs = {a.out.name for a in found if a.out is not None} | set(apart)
     attends = any(a.path.startswith(at + ".") for a in found)
+    if any(_whole(joined(at, name), inner, found, mlps) for name, inner in block.named_modules() if name):
+        return []  # it has blocks of its own, with a stream of their own
     named = [layer for name, layer in below.items() if name in outs and not EXPERTS.search(name.removeprefix(at))]
     if attends:
         return named
@@ -85,10 +107,19 @@ def _adding(at: str, block: nn.Module, kind: type, found: Sequence[Attention], m
     return []
 
 
+def _whole(at: str, blocks: nn.Module, found: Sequence[Attention], mlps: Sequence[Mlp]) -> bool:
+    """Whether a module lists blocks that have attention and an MLP."""
+    if not isinstance(blocks, nn.ModuleList | nn.Sequential):
+        return False
+    inside = [joined(at, name) + "." for name, _ in blocks.named_children()]
+    return any(any(a.path.startswith(i) for a in found) and any(m.second.path.startswith(i) for m in mlps) for i in inside)
+
+
 def _norms(at: str, block: nn.Module, width: int) -> Iterator[Axis]:
     """Norms that a transformer's block has of its own: of the stream, before or after a layer."""
     for name, norm in block.named_children():
-        if isinstance(norm, NORMS[:1]) and norm.weight is not None and tuple(norm.weight.shape) == (width,):
+        own = isinstance(norm, nn.LayerNorm) and not OTHERS.search(name)
+        if own and norm.weight is not None and tuple(norm.weight.shape) == (width,):
             yield Axis(joined(at, name, "weight"), 0)
 
 
@@ -99,11 +130,22 @@ def expectations(found: Sequence[Stream]) -> Iterator[Expectation]:
 
 def _wrong(acting: Acting, stream: Stream) -> str | None:
     used = [axis for axis in stream.adding if acting.used(axis.name)]
-    first = acting.whole((used or stream.adding)[0], stream.width)
+    of = used or stream.adding
+    first = _leaves(acting, of[0], stream)
     if isinstance(first, str):
         return first
-    for axis in used[1:]:
-        found = acting.whole(axis, stream.width)
+    for axis in of[1:]:
+        found = _leaves(acting, axis, stream)
         if found != first:
-            return found if isinstance(found, str) else f"{axis} moves otherwise than {used[0]}"
+            return found if isinstance(found, str) else f"{axis} moves otherwise than {of[0]}"
     return None
+
+
+def _leaves(acting: Acting, axis: Axis, stream: Stream) -> tuple[int, ...] | str:
+    """The leaves of the one group that a stream is, or of its blocks and their channels."""
+    if not stream.grouped:
+        return acting.whole(axis, stream.width)
+    parts = acting.parts(axis)
+    if len(parts) > 1 or not parts[0].leaves or None in map(acting.group, parts[0].leaves):
+        return f"{axis} is {acting.shown(parts)}: {acting.why(axis, parts[0].leaves)}"
+    return parts[0].leaves
