@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.zoo.sources.tiny_overrides import OVERRIDES, RESNET
+from benchmarks.zoo.sources.overrides_vision import RESNET
+from benchmarks.zoo.sources.tiny_overrides import OVERRIDES
 
 _WIDTH, _INNER, _LAYERS, _HEADS, _VOCAB = 32, 48, 2, 4, 99
 
@@ -52,7 +53,7 @@ SIZES: dict[str, int] = {
     "num_feature_levels": 2, "block_size": 8, "expand": 2, "context_length": 16, "prediction_length": 4, "patch_length": 4,
     "num_codevectors_per_group": 8, "codevector_dim": 16, "proj_codevector_dim": 16, "depth_hidden": 16, "max_window_layers": 1,
     "num_denoising": 0, "upsample_initial_channel": 16, "num_query_tokens": 4, "query_pre_attn_scalar": 8,
-    "xvector_output_dim": 16,
+    "xvector_output_dim": 16, "n_window": 4, "n_window_infer": 8,
     "relative_attention_num_buckets": 8, "num_kv_shared_layers": 0, "vocab_size_per_layer_input": 99,
 }  # fmt: skip
 #: Tokens past those of the examples, by what their name says; the last is for all others.
@@ -96,6 +97,8 @@ def _options(kind: type, model_type: str = "") -> dict[str, Any]:
         found["num_key_value_heads"] = found["num_attention_heads"]
     if "qk_rope_head_dim" in found and "head_dim" in found:  # the part that turns
         found["head_dim"] = found["qk_rope_head_dim"]
+    if "window_size" in found and "spatial_merge_size" in vars(default):  # in pixels: a patch of what is merged
+        found["window_size"] = found["patch_size"] * default.spatial_merge_size
     if getattr(default, "use_timm_backbone", False) or "use_timm_backbone" in vars(default):
         found |= {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
     backbone = getattr(default, "backbone_config", None)

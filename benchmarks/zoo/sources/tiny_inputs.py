@@ -29,11 +29,22 @@ def boxes(batch: int = 2, length: int = LENGTH, scale: int = 50) -> Tensor:
     return torch.cat([low, low + scale // 3], -1)
 
 
-def _with_images(config: Any, n: int, name: str = "image_token_id") -> Tensor:
+def with_images(config: Any, n: int, name: str = "image_token_id") -> Tensor:
     """Tokens of which n in the middle stand for an image."""
     found = tokens(n + 6, 1)
     found[:, 3 : 3 + n] = getattr(config, name)
     return found
+
+
+def with_places(config: Any, n: int, kind: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """Inputs with a text of which n tokens stand for an image, a video or a sound; None if there is no such token."""
+    names = (f"{kind}_token_id", f"{kind}_token_index")
+    name = next((x for x in names if isinstance(getattr(config, x, None), int)), None)
+    if name is None or not 0 < n < 1000:
+        return None
+    ids = with_images(config, n, name)
+    of = {"attention_mask": torch.ones_like(ids), "mm_token_type_ids": (ids == getattr(config, name)).long()}
+    return inputs | {"input_ids": ids} | {k: v for k, v in of.items() if k in inputs}
 
 
 def _series(config: Any) -> dict[str, Any]:
@@ -42,32 +53,33 @@ def _series(config: Any) -> dict[str, Any]:
             "future_values": r(2, future).abs(), "future_time_features": r(2, future, 2)}  # fmt: skip
 
 
-def _patches(config: Any, grid: tuple[int, int, int] = (1, 4, 4)) -> tuple[Tensor, Tensor]:
+def patches(config: Any, grid: tuple[int, int, int] = (1, 4, 4)) -> tuple[Tensor, Tensor]:
     """Rows of pixels, one per patch, and the numbers of patches in time, rows and columns."""
     vision = getattr(config, "vision_config", config)
-    channels = next(getattr(vision, n) for n in ("in_channels", "num_channels", "in_chans") if hasattr(vision, n))
+    channels = next((getattr(vision, n) for n in ("in_channels", "num_channels", "in_chans") if hasattr(vision, n)), 3)
     n = grid[0] * grid[1] * grid[2]
-    return r(n, channels * getattr(vision, "temporal_patch_size", 1) * vision.patch_size**2), torch.tensor([grid])
+    frames = next((getattr(vision, x) for x in ("temporal_patch_size", "patch_temporal") if hasattr(vision, x)), 1)
+    return r(n, channels * frames * vision.patch_size**2), torch.tensor([grid])
 
 
 def with_grid(config: Any) -> dict[str, Any]:
     """Text with an image of patches."""
-    pixels, grid = _patches(config)
+    pixels, grid = patches(config)
     n = len(pixels) // getattr(config.vision_config, "spatial_merge_size", 2) ** 2
-    ids = _with_images(config, n)
+    ids = with_images(config, n)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels, "image_grid_thw": grid,
             "mm_token_type_ids": (ids == config.image_token_id).long()}  # fmt: skip
 
 
 def gridded(config: Any, name: str) -> dict[str, Any]:
     """Patches for a tower of images alone."""
-    pixels, grid = _patches(config)
+    pixels, grid = patches(config)
     return {name: pixels, "grid_thw": grid}
 
 
 def _queries(config: Any, token: str = "image_token_index", **more: Tensor) -> dict[str, Any]:
     """Text with a place for each query of the bridge between images and text."""
-    return {"pixel_values": r(1, 3, 32, 32), "input_ids": _with_images(config, config.num_query_tokens, token), **more}
+    return {"pixel_values": r(1, 3, 32, 32), "input_ids": with_images(config, config.num_query_tokens, token), **more}
 
 
 def _detected(config: Any) -> dict[str, Any]:

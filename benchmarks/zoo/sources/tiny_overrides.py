@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.zoo.sources.overrides_multimodal import MULTIMODAL, rope
+from benchmarks.zoo.sources.overrides_vision import RESNET, VISION
+
 _SWIN = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4}
 _SWIN4 = {"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [2, 2, 2, 2], "patch_size": 4,
           "window_size": 4, "out_features": ["stage1", "stage2", "stage3", "stage4"]}  # fmt: skip
-#: A backbone for detectors.
-RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1],
-           "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"]}  # fmt: skip
 _SERIES = {"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2, 3], "num_time_features": 2, "d_model": 32}
 _EFFICIENT = {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320}
 _RT_DETR = {"backbone_config": {"model_type": "rt_detr_resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 24, 32],
@@ -31,14 +31,9 @@ _MIMI = {"upsample_groups": 32, "codebook_dim": 8, "vector_quantization_hidden_d
 _EIGHT = {"head_dim": 8}
 
 
-def _rope(*sections: int) -> dict[str, Any]:
-    """Rotary embeddings for time, rows and columns: how many pairs of a head's dims each has."""
-    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": list(sections),
-                                "partial_rotary_factor": 1.0}}
-
-
 #: Model type -> fields of the configuration.
 OVERRIDES: dict[str, dict[str, Any]] = {
+    **VISION, **MULTIMODAL,
     "swin": _SWIN, "swinv2": _SWIN, "donut-swin": _SWIN, "maskformer-swin": _SWIN,
     "layoutlmv3": {"coordinate_size": 4, "shape_size": 8, "input_size": 32, "patch_size": 8},
     "reformer": {"axial_pos_shape": [4, 16], "axial_pos_embds_dim": [8, 24], "num_buckets": 4, "is_decoder": False},
@@ -49,7 +44,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "esm": {"vocab_size": 99, "pad_token_id": 1, "mask_token_id": 32}, "esmc": {"num_key_value_heads": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 4}, "mpnet": {"relative_attention_num_buckets": 32},
     "nemotron": {"num_key_value_heads": 2}, "ministral": _EIGHT, "hunyuan_v1_dense": _EIGHT, "hunyuan_v1_moe": _EIGHT,
-    "hunyuan_vl_text": _EIGHT, "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2}, "lilt": {"hidden_size": 48},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2}, "lilt": {"hidden_size": 48},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10_000.0, "clip_qkv": 8.0}, "num_key_value_heads": 2},
     "ernie4_5_moe": {"moe_k": 2, "moe_num_experts": 4},
     "zamba": {"num_hidden_layers": 3, "layers_block_type": ["linear_attention", "hybrid", "hybrid"], "attention_head_dim": 16,
@@ -70,19 +65,19 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "grounding-dino": {"num_feature_levels": 4}, "mm-grounding-dino": {"num_feature_levels": 4},
     "sam_vision_model": _SAM, "sam_hq_vision_model": _SAM, "sam_mask_decoder": {"iou_head_hidden_dim": 16},
     "sam_hq_mask_decoder": {"iou_head_hidden_dim": 16, "vit_dim": 32},
-    "seggpt": {"image_size": [64, 32], "pretrain_image_size": 32}, "lw_detr": {"image_size": 32},
+    "seggpt": {"image_size": [64, 32], "pretrain_image_size": 32},
     "d_fine": _RT_DETR | {"decoder_n_points": [2, 2, 2]}, "dpt": {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]},
     "depth_anything": _DEPTH, "prompt_depth_anything": _DEPTH,
     "zoedepth": {"backbone_config": _BEIT, "neck_hidden_sizes": [8, 12, 16, 20], "bottleneck_features": 32},
     "upernet": {"backbone_config": _CONVNEXT, "auxiliary_in_channels": 24}, "sam2_hiera_det_model": _HIERA,
-    "sam2_vision_model": {"backbone_channel_list": [64, 32, 16, 8]}, "vjepa2": {"crop_size": 32, "frames_per_clip": 4},
+    "vjepa2": {"crop_size": 32, "frames_per_clip": 4},
     # text with images
     "align": {"projection_dim": 80}, "blip-2": {"image_token_index": 95}, "instructblip": {"image_token_index": 95},
     "instructblipvideo": {"video_token_index": 94}, "kosmos-2": {"latent_query_num": 4}, "bros": {"hidden_size": 64},
     "bridgetower": {"hidden_size": 64, "num_attention_heads": 2}, "bridgetower_vision_model": {"hidden_size": 64},
-    "bridgetower_text_model": {"hidden_size": 64}, "qwen2_vl_text": _rope(1, 1, 2), "qwen2_5_vl_text": _rope(1, 1, 2),
-    "glm4v_text": _rope(1, 1, 2), "glm4v_moe_text": _rope(1, 1, 2), "glm_ocr_text": _rope(1, 1, 2),
-    "glm_image_text": _rope(1, 1, 2),
+    "bridgetower_text_model": {"hidden_size": 64}, "qwen2_vl_text": rope(1, 1, 2), "qwen2_5_vl_text": rope(1, 1, 2),
+    "glm4v_text": rope(1, 1, 2), "glm4v_moe_text": rope(1, 1, 2), "glm_ocr_text": rope(1, 1, 2),
+    "glm_image_text": rope(1, 1, 2),
     "qwen2_5_vl_vision": {"window_size": 16, "fullatt_block_indexes": [1]},
     # sound and series
     "musicgen_decoder": {"num_codebooks": 2}, "seamless_m4t": {"upsample_initial_channel": 64},
