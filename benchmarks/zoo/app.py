@@ -159,17 +159,19 @@ def tables(
     results_folder: Folder = None,
     to: Annotated[Path, typer.Option(help="folder of the tables")] = results.DOCS,
 ) -> None:
-    """Write docs/zoo/<source>.md and the index docs/zoo/README.md from the results."""
-    for path in write_tables({s: _with_verdicts(s, results_folder) for s in sources.SOURCES}, to):
+    """Write docs/zoo/<source>.md, the index docs/zoo/README.md and peers.md from the results."""
+    compared = results.read(results.path_of("peers-torchvision", results_folder))
+    for path in write_tables({s: _with_verdicts(s, results_folder) for s in sources.SOURCES}, to, compared):
         typer.echo(str(path))
 
 
 def _with_verdicts(source: str, folder: Path | None) -> dict[str, dict[str, Any]]:
-    """The records of a source, with what the oracle says of their orders."""
+    """The records of a source, with what the oracle says of their orders and what is expected of their groups."""
     records = results.read(results.path_of(source, folder))
-    for name, verdict in results.read(results.path_of(f"maximal-{source}", folder)).items():
-        if name in records:
-            records[name]["whole"] = verdict
+    for command, field in (("maximal", "whole"), ("expected", "expected")):
+        for name, verdict in results.read(results.path_of(f"{command}-{source}", folder)).items():
+            if name in records:
+                records[name][field] = verdict
     return records
 
 

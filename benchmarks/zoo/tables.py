@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.zoo import pinned
+from benchmarks.zoo.expected import page as structure
+from benchmarks.zoo.peers import page as peers
 
 Records = Mapping[str, dict[str, Any]]
 
@@ -27,8 +29,13 @@ MEANINGS = {
 }
 
 
-def write_tables(sources: Mapping[str, Records], to: Path) -> list[Path]:
+def write_tables(sources: Mapping[str, Records], to: Path, compared: Records | None = None) -> list[Path]:
     """Write a page for each source that has results, and the index of all models.
+
+    Arguments:
+        sources: by source the records of its models.
+        to: the folder.
+        compared: what other tools do to models; their page is written if it has any.
 
     Returns:
         The files written.
@@ -37,6 +44,8 @@ def write_tables(sources: Mapping[str, Records], to: Path) -> list[Path]:
     sources = {name: records for name, records in sources.items() if records}
     pages = {to / f"{name}.md": _page(name, records) for name, records in sources.items()}
     pages[to / "README.md"] = _index(sources)
+    if compared:
+        pages[to / "peers.md"] = peers.page(compared)
     for path, text in pages.items():
         path.write_text(text)
     return list(pages)
@@ -66,14 +75,15 @@ def _index(sources: Mapping[str, Records]) -> str:
 
 def _page(source: str, records: Records) -> str:
     rows = (
-        (f"`{r['model']}`", r["family"], _millions(r), r["status"], _whole(r), _order(r), _share(r), str(r.get("groups", "")),
-         r.get("tracer", ""), _error(r), _seconds(r, "seconds_trace"), _seconds(r, "seconds_infer"), _peak(r),
-         _notes(r, records.values()))
+        (f"`{r['model']}`", r["family"], _millions(r), r["status"], _whole(r), structure.cell(r), _order(r), _share(r),
+         str(r.get("groups", "")), r.get("tracer", ""), _error(r), _seconds(r, "seconds_trace"), _seconds(r, "seconds_infer"),
+         _peak(r), _notes(r, records.values()))
         for r in sorted(records.values(), key=lambda r: r["model"].lower())
     )  # fmt: skip
-    head = ("model", "family", "parameters", "status", "whole", "order", "coverage", "groups", "tracer", "error", "trace",
-            "infer", "peak", "notes")  # fmt: skip
-    parts = [f"# {source}", _counts({source: records}), _compared(records), _table(head, rows), pinned.page(records.values())]
+    head = ("model", "family", "parameters", "status", "whole", "structure", "order", "coverage", "groups", "tracer", "error",
+            "trace", "infer", "peak", "notes")  # fmt: skip
+    parts = [f"# {source}", _counts({source: records}), _compared(records), _table(head, rows), structure.page(records.values()),
+             pinned.page(records.values())]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
