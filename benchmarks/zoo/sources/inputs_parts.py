@@ -67,6 +67,11 @@ def _pointed(size: int) -> dict[str, Any]:
     return {"pixel_values": r(1, 3, size, size), "input_points": torch.tensor([[[[5.0, 9.0]]]]), "input_labels": ones(1, 1, 1)}
 
 
+def _followed(size: int) -> dict[str, Any]:
+    """Two frames, and a point in the first."""
+    return {"pixel_values_videos": r(2, 3, size, size), "input_points": torch.tensor([[[[5.0, 9.0]]]])}
+
+
 #: Model type -> inputs from the configuration. Those that a model's forward lacks are left out.
 PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "dia": lambda c: {"input_ids": tokens(), "decoder_input_ids": tokens(5 * c.decoder_config.num_channels).view(2, 5, -1)},
@@ -106,5 +111,8 @@ PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
                             "input_ids": tokens(batch=1)},
     "voxtral_realtime": lambda c: {"input_features": r(1, c.audio_config.num_mel_bins, 64), "input_ids": tokens(batch=1)},
     **dict.fromkeys(["sam2", "edgetam"], lambda c: _pointed(64)), "sam3_tracker": lambda c: _pointed(32),
+    **dict.fromkeys(["sam2_video", "edgetam_video"], lambda c: _followed(64)), "sam3_tracker_video": lambda c: _followed(32),
+    "glm_image_vqmodel": lambda c: {"hidden_states": r(1, c.latent_channels, 4, 4)},
+    "evolla": lambda c: {"input_ids": tokens(), "protein_input_ids": tokens(6), "protein_attention_mask": ones(2, 6)},
     "paddleocr_vl": _with_tubes,
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.zoo.sources.overrides_multimodal import MULTIMODAL, rope
-from benchmarks.zoo.sources.overrides_vision import RESNET, VISION
+from benchmarks.zoo.sources.overrides_vision import HIERA, RESNET, VISION
 
 _SWIN = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "patch_size": 4}
 _SWIN4 = {"model_type": "swin", "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [2, 2, 2, 2], "patch_size": 4,
@@ -24,9 +24,6 @@ _BEIT = {"model_type": "beit", "hidden_size": 32, "num_hidden_layers": 4, "num_a
          "image_size": 32, "patch_size": 8, "use_relative_position_bias": True, "reshape_hidden_states": False,
          **_STAGES}  # fmt: skip
 _CONVNEXT = {"model_type": "convnext", "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], **_STAGES}
-_HIERA = {"hidden_size": 8, "embed_dim_per_stage": [8, 16, 32, 64], "num_attention_heads_per_stage": [1, 2, 4, 8],
-          "blocks_per_stage": [1, 1, 2, 1], "global_attention_blocks": [3], "image_size": [64, 64],
-          "num_attention_heads": 1}  # fmt: skip
 _MIMI = {"upsample_groups": 32, "codebook_dim": 8, "vector_quantization_hidden_dimension": 8}
 _EIGHT = {"head_dim": 8}
 
@@ -62,14 +59,13 @@ OVERRIDES: dict[str, dict[str, Any]] = {
                    "decoder_layers": 1, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "encoder_attention_heads": 4,
                    "decoder_attention_heads": 4, "num_queries": 5, "backbone_config": RESNET}},
     "mask2former": {"backbone_config": _SWIN4}, "oneformer": {"backbone_config": _SWIN4},
-    "grounding-dino": {"num_feature_levels": 4}, "mm-grounding-dino": {"num_feature_levels": 4},
     "sam_vision_model": _SAM, "sam_hq_vision_model": _SAM, "sam_mask_decoder": {"iou_head_hidden_dim": 16},
     "sam_hq_mask_decoder": {"iou_head_hidden_dim": 16, "vit_dim": 32},
     "seggpt": {"image_size": [64, 32], "pretrain_image_size": 32},
     "d_fine": _RT_DETR | {"decoder_n_points": [2, 2, 2]}, "dpt": {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]},
     "depth_anything": _DEPTH, "prompt_depth_anything": _DEPTH,
     "zoedepth": {"backbone_config": _BEIT, "neck_hidden_sizes": [8, 12, 16, 20], "bottleneck_features": 32},
-    "upernet": {"backbone_config": _CONVNEXT, "auxiliary_in_channels": 24}, "sam2_hiera_det_model": _HIERA,
+    "upernet": {"backbone_config": _CONVNEXT, "auxiliary_in_channels": 24}, "sam2_hiera_det_model": HIERA,
     "vjepa2": {"crop_size": 32, "frames_per_clip": 4},
     # text with images
     "align": {"projection_dim": 80}, "blip-2": {"image_token_index": 95}, "instructblip": {"image_token_index": 95},

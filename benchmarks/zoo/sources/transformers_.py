@@ -11,6 +11,7 @@ from benchmarks.zoo.entry import Entry
 from benchmarks.zoo.sources.known import WELL_KNOWN
 from benchmarks.zoo.sources.tiny_candidates import inputs_of
 from benchmarks.zoo.sources.tiny_configs import tiny
+from benchmarks.zoo.sources.wrapped import UNAVAILABLE, WRAPPED
 from tests.zoo import import_torchvision
 
 #: The mappings of transformers to heads, in the order of preference; one per architecture.
@@ -19,7 +20,9 @@ HEADS = ("CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "IMAGE_CLASSIFICATION
          "QUESTION_ANSWERING")  # fmt: skip
 #: Where AutoModel cannot make the model from its configuration alone.
 CLASSES = {"funnel": "FunnelModel", "musicgen": "MusicgenForConditionalGeneration",
-           "musicgen_melody": "MusicgenMelodyForConditionalGeneration"}  # fmt: skip
+           "musicgen_melody": "MusicgenMelodyForConditionalGeneration",
+           "bark": "BarkSemanticModel",  # the whole is three of these and a codec, and has no forward
+           "evolla": "EvollaModel"}  # fmt: skip
 _RANK = {t: k for k, t in enumerate(WELL_KNOWN)}
 
 
@@ -50,7 +53,10 @@ def _bare(model_type: str) -> Callable[[], nn.Module]:
         from transformers import AutoModel
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-        return AutoModel.from_config(tiny(CONFIG_MAPPING[model_type], model_type))
+        if model_type in UNAVAILABLE:
+            raise NotImplementedError(UNAVAILABLE[model_type])
+        model = AutoModel.from_config(tiny(CONFIG_MAPPING[model_type], model_type))
+        return WRAPPED[model_type](model) if model_type in WRAPPED else model
 
     return build
 
