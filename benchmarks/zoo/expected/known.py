@@ -1,13 +1,50 @@
 """Why what is expected is not met, where people have looked: kind, model and reason (patterns), and the explanation.
 
-These change no verdict: they are shown beside it.
+These change no verdict: they are shown beside it. *Gap* is said of what autoperm could find and does not.
 """
 
 from __future__ import annotations
 
 import re
 
+_HEADS = "values|queries"
+
 EXPLAINED: tuple[tuple[str, str, str, str], ...] = (
+    # of all zoos
+    ("residual|norm", "edgenext.*", ".", "convolutions run on pieces of the channels, one after another"),
+    ("residual", "shufflenet.*", ".", "channels are shuffled and halved in each block: the stream is in parts"),
+    ("residual", "gcvit.*", ".", "global queries are the stream's channels viewed as heads: it is heads x dims"),
+    (_HEADS, "gcvit.*", ".", "queries of a window are the stream's channels, viewed as heads"),
+    ("residual", "pit_.*", ".", "a grouped convolution makes two channels of each: the stream is blocks of two"),
+    ("residual", "shvit.*", ".", "attention is on a part of the channels"),
+    ("hidden", "mambaout.*", ".", "a part of the units is convolved, the rest passes"),
+    ("groups", "resnest.*", ".", "the convolution's two halves are added: blocks move alike"),
+    (_HEADS, "coat_.*", ".", "heads are told apart by the windows of their convolutions: 2, 3 and 3"),
+    ("norm", ".*rcnn.*", "indexed by position", "RoIAlign's stand-in reads channels by `arange`. Gap: that is no index"),
+    # diffusers
+    (_HEADS, "ltx-video", ".", "rotations differ from head to head"),
+    ("norm", "unet-1d", "written to", "resampling writes its kernel along a dense weight's diagonal, a constant"),
+    ("groups", "vae-dc", ".", "groups are queries, keys and values of each head in turn: three kinds of blocks"),
+    ("residual", "ddpm-unet", ".", "group norms take the stream beside that of the way down: groups straddle both"),
+    # transformers
+    (_HEADS, "longformer.*|led.*", ".", "windows are read by strides (`as_strided`). Gap: the last axis is read as it is"),
+    ("norm", "funnel.*", "avg_pool2d", "pooling of a 1 x 2 window. Gap: along the channels it is no pooling"),
+    ("norm", "fnet.*", ".", "a Fourier transform mixes the channels"),
+    ("residual", "canine.*|layoutlmv3.*", "parts", "embeddings are concatenated: the stream is in parts"),
+    ("experts", ".*", "parts|topk", "experts are chosen within groups, of scores that a mask may make equal (docs/limits.md)"),
+    ("residual|norm", ".*", "written to by position",
+     "features of images replace tokens by `masked_scatter`. Gap: its mask is the same along the channels"),
+    (_HEADS, "wavlm.*", ".", "the stream, which is the output, is viewed as heads for gates"),
+    ("residual", "sew.*", " x ", "positions come from a convolution in groups: the stream is blocks"),
+    ("queries", "speecht5.*|bros.*", "one order", "positions have one entry per dim for all heads"),
+    (_HEADS, "vits.*", ".", "tables of distances for keys and for values, both read askew. Gap: with one alone heads move"),
+    ("residual", "zamba.*", "otherwise", "the shared transformer adds to a stream of its own, which a linear layer takes"),
+    (_HEADS, "canary.*|cohere_asr.*", ".", "the example's sounds and tokens are batches of different sizes: views cut heads"),
+    (_HEADS, "informer.*", "constant", "keys are drawn at random when it is traced"),
+    (_HEADS, "autoformer.*", ".", "delays are repeated over batch and heads in an order that mixes these"),
+    ("residual|norm", "grounding-dino.*|mm-grounding-dino.*", "has no rule",
+     "Gap: the exported graph could not be decomposed, and keeps convolutions that have no rule"),
+    # what is left of constants
     ("residual|norm|groups", ".*", "a constant of the model differs", "fixed (sinusoidal) positions are added to the stream"),
 )  # fmt: skip
 
