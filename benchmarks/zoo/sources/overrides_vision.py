@@ -40,7 +40,8 @@ _MEMORY = {"mask_downsampler_embed_dim": 128, "memory_fuser_embed_dim": 128, "me
 _HIERA_128 = {"backbone_config": {"model_type": "sam2_hiera_det_model", **HIERA}, "backbone_channel_list": [64, 32, 16, 8],
              "fpn_hidden_size": 128, **_LEVELS}  # fmt: skip
 _VIT_128 = {"backbone_config": {"model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 48,
-           "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8, "window_size": 4, "global_attn_indexes": [1]},
+           "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8, "window_size": 4,
+           "global_attn_indexes": [1]},
            "backbone_feature_sizes": _LEVELS["backbone_feature_sizes"], "fpn_hidden_size": 128}  # fmt: skip
 _WORDS = {"model_type": "clip_text_model", "hidden_size": 48, "intermediate_size": 48, "num_hidden_layers": 2,
           "num_attention_heads": 4, "vocab_size": 99, "projection_dim": 48, "eos_token_id": 98}  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.zoo.sources.inputs_parts import PARTS
-from benchmarks.zoo.sources.tiny_inputs import INPUTS, LENGTH, gridded, tokens, with_grid, with_places
+from benchmarks.zoo.sources.tiny_inputs import INPUTS, LENGTH, gridded, naflex, r, tokens, with_grid, with_places
 
 #: Where a configuration says how many features a step of its input has.
 _BINS = ("num_mel_bins", "feature_projection_input_dim", "feat_in", "input_feat_per_channel", "feature_size", "hidden_size")
@@ -78,6 +78,12 @@ def _general(config: Any, names: Sequence[str], main: str) -> Iterator[dict[str,
     if "pixel_values" in names and "input_ids" in names:
         for pixels in _images(config):
             yield {"input_ids": tokens(batch=1), "pixel_values": pixels, **one}
+        if "image_sizes" in names:  # an image alone, and one that is cut to tiles
+            for shape in ((1, 3, 32, 32), (1, 2, 3, 32, 32), (1, 3, 3, 32, 32)):
+                sizes = torch.tensor([[32, 32 if shape[1] < 3 else 64]]) if len(shape) > 4 else torch.tensor([[32, 32]])
+                yield {"input_ids": tokens(batch=1), "pixel_values": r(*shape), "image_sizes": sizes}
+        if "spatial_shapes" in names:
+            yield {"input_ids": tokens(batch=1), **naflex(config)}
     if "input_features" in names and "input_ids" in names:
         for value in _sequences(getattr(config, "audio_config", None) or config):
             for masks in _masks(names, value):

@@ -54,6 +54,7 @@ SIZES: dict[str, int] = {
     "num_codevectors_per_group": 8, "codevector_dim": 16, "proj_codevector_dim": 16, "depth_hidden": 16, "max_window_layers": 1,
     "num_denoising": 0, "upsample_initial_channel": 16, "num_query_tokens": 4, "query_pre_attn_scalar": 8,
     "xvector_output_dim": 16, "n_window": 4, "n_window_infer": 8,
+    "mm_tokens_per_image": 4,
     "relative_attention_num_buckets": 8, "num_kv_shared_layers": 0, "vocab_size_per_layer_input": 99,
 }  # fmt: skip
 #: Tokens past those of the examples, by what their name says; the last is for all others.
@@ -104,6 +105,8 @@ def _options(kind: type, model_type: str = "") -> dict[str, Any]:
     backbone = getattr(default, "backbone_config", None)
     if "backbone_config" in vars(default) and getattr(backbone, "model_type", "timm_backbone") == "timm_backbone":
         found["backbone_config"] = RESNET
+    if getattr(default, "image_grid_pinpoints", None):  # the shapes that a large image is cut to
+        found["image_grid_pinpoints"] = [[32, 32], [32, 64]]
     return found | OVERRIDES.get(model_type or getattr(kind, "model_type", ""), {})
 
 

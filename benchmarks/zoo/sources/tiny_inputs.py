@@ -86,7 +86,7 @@ def _detected(config: Any) -> dict[str, Any]:
     return {"pixel_values": r(1, 3, 128, 128), "input_ids": tokens(batch=1)}
 
 
-def _naflex(config: Any) -> dict[str, Any]:
+def naflex(config: Any) -> dict[str, Any]:
     vision = getattr(config, "vision_config", config)
     pixels = r(1, 16, 3 * vision.patch_size**2)
     return {"pixel_values": pixels, "pixel_attention_mask": ones(1, 16), "spatial_shapes": ones(1, 2) * 4}
@@ -126,7 +126,7 @@ INPUTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "seggpt": lambda c: {n: r(1, 3, 32, 32) for n in ("pixel_values", "prompt_pixel_values", "prompt_masks")},
     **dict.fromkeys(["grounding-dino", "mm-grounding-dino"], _detected),
     **dict.fromkeys(["sam", "sam_hq"], _sam),
-    **dict.fromkeys(["siglip2", "siglip2_vision_model"], lambda c: {**_naflex(c), "input_ids": tokens(batch=1)}),
+    **dict.fromkeys(["siglip2", "siglip2_vision_model"], lambda c: {**naflex(c), "input_ids": tokens(batch=1)}),
     "blip_2_qformer": lambda c: {"query_embeds": r(1, 4, c.hidden_size), "encoder_hidden_states": r(1, 5, c.encoder_hidden_size)},
     "speecht5": lambda c: {"input_values": r(1, LENGTH, c.hidden_size), "decoder_input_values": r(1, 5, c.hidden_size)},
     **dict.fromkeys(["encodec", "mimi"], lambda c: {"input_values": r(1, 1, 640)}),

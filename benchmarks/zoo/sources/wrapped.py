@@ -21,7 +21,7 @@ class Called(nn.Module):
 
 
 class Tracked(nn.Module):
-    """A tracker: the masks of an object in each frame of a video, of which a point in the first is given.
+    """A tracker: what it says of an object in each frame of a video, of which a point in the first is given.
 
     The session, which holds what a tracker remembers, is made anew in each call.
     """
@@ -30,7 +30,7 @@ class Tracked(nn.Module):
         super().__init__()
         self.model, self.session, self.config = model, session, model.config
 
-    def forward(self, pixel_values_videos: Tensor, input_points: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, pixel_values_videos: Tensor, input_points: Tensor) -> tuple[dict[str, Tensor], ...]:
         n, _, height, width = pixel_values_videos.shape
         session = self.session(pixel_values_videos, height, width, dtype=pixel_values_videos.dtype)
         index = session.obj_id_to_idx(1)
@@ -39,7 +39,14 @@ class Tracked(nn.Module):
         session.obj_with_new_inputs.append(1)
         forward = type(self.model).forward
         forward = getattr(forward, "__wrapped__", forward)  # not in inference mode, in which no graph is recorded
-        return tuple(forward(self.model, session, frame_idx=k).pred_masks for k in range(n))
+        for k in range(n):
+            forward(self.model, session, frame_idx=k)
+        remembered = session.output_dict_per_obj[index]
+        return tuple(
+            {name: value for name, value in frame.items() if isinstance(value, Tensor)}
+            for kind in ("cond_frame_outputs", "non_cond_frame_outputs")
+            for frame in remembered[kind].values()
+        )
 
 
 def _tracked(kind: str) -> Callable[[nn.Module], nn.Module]:
