@@ -36,6 +36,7 @@ EXPLAINED: tuple[tuple[str, str, str, str], ...] = (
      "features of images replace tokens by `masked_scatter`. Gap: its mask is the same along the channels"),
     (_HEADS, "wavlm.*", ".", "the stream, which is the output, is viewed as heads for gates"),
     ("residual", "sew.*", " x ", "positions come from a convolution in groups: the stream is blocks"),
+    (_HEADS, "diffllama.*", ".", "heads are taken in two halves, one subtracted from the other: they trade places as pairs"),
     ("queries", "speecht5.*|bros.*", "one order", "positions have one entry per dim for all heads"),
     (_HEADS, "vits.*", ".", "tables of distances for keys and for values, both read askew. Gap: with one alone heads move"),
     ("residual", "zamba.*", "otherwise", "the shared transformer adds to a stream of its own, which a linear layer takes"),

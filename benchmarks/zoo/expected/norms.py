@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from torch import nn
@@ -12,6 +13,9 @@ from benchmarks.zoo.expected.expectation import Expectation
 from benchmarks.zoo.expected.grouped import in_blocks
 from benchmarks.zoo.expected.layers import Layer, joined, layer_of
 
+#: Norms of queries and keys, which follow other layers than the one before them in the list.
+_OF_HEADS = re.compile(r"(q|k|query|key)_?(norm|ln|layer_?norm).*")
+
 
 def expectations(model: nn.Module) -> Iterator[Expectation]:
     """One per norm that directly follows a layer of its width, in the same module."""
@@ -19,6 +23,8 @@ def expectations(model: nn.Module) -> Iterator[Expectation]:
         before: Layer | None = None
         for name, inner in module.named_children():
             at = joined(path, name)
+            if _OF_HEADS.fullmatch(name):
+                continue
             if isinstance(inner, _BatchNorm | nn.LayerNorm | nn.GroupNorm) and inner.weight is not None:
                 if before is not None and (before.outs,) == tuple(inner.weight.shape):
                     yield _expected(at, inner, before)
