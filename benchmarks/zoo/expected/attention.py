@@ -106,7 +106,8 @@ def _fused(module: nn.Module, heads: int, size: int, width: int) -> tuple[int, i
     """Value heads, their size, and the size of the others, where one layer makes all; all heads there are share its rows."""
     dims = _number(module, ("key_dim",)) or size
     kv, rest = divmod(width - heads * dims, size + dims)
-    return (kv, size, dims) if kv > 0 and not rest and heads % kv == 0 else None
+    shared = _number(module, KV_HEADS) or _number(getattr(module, "config", None), KV_HEADS)
+    return (kv, size, dims) if not rest and (kv == heads or (shared and 0 < kv and heads % kv == 0)) else None
 
 
 def _separate(module: nn.Module, heads: int, rows: Rows) -> tuple[int, int, int] | None:
