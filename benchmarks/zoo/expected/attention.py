@@ -107,7 +107,7 @@ def _fused(module: nn.Module, heads: int, size: int, width: int) -> tuple[int, i
     dims = _number(module, ("key_dim",)) or size
     kv, rest = divmod(width - heads * dims, size + dims)
     shared = _number(module, KV_HEADS) or _number(getattr(module, "config", None), KV_HEADS)
-    return (kv, size, dims) if not rest and (kv == heads or (shared and 0 < kv and heads % kv == 0)) else None
+    return (kv, size, dims) if not rest and (kv == heads or (shared and kv > 0 and heads % kv == 0)) else None
 
 
 def _separate(module: nn.Module, heads: int, rows: Rows) -> tuple[int, int, int] | None:
