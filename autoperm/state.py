@@ -91,8 +91,12 @@ def distance(spec: PermutationSpec, a: Mapping[str, torch.Tensor], b: Mapping[st
     total = 0.0
     for home in spec.parameters:
         name = next(n for n, h in spec.aliases.items() if h == home and n in a)
-        total += float(((a[name].double() - b[name].double()) ** 2).sum())
+        total += float((_wide(a[name]) - _wide(b[name])).abs().square().sum())
     return total**0.5
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float64))
 
 
 def check_finite(state: Mapping[str, torch.Tensor], what: str) -> None:
@@ -102,10 +106,17 @@ def check_finite(state: Mapping[str, torch.Tensor], what: str) -> None:
         StateError: one is not; it is named.
     """
     for name, tensor in state.items():
-        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if isinstance(tensor, torch.Tensor) and not _is_finite(tensor):
             kind = "NaN" if bool(torch.isnan(tensor).any()) else "infinity"
             bad = int((~torch.isfinite(tensor)).sum())
             raise StateError(f"{what}: {name} holds {kind} ({bad} of {tensor.numel()} entries are not finite)")
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all entries are: their sum says so, many times faster and without a copy, unless it overflows."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or bool(torch.isfinite(tensor.sum())):
+        return True
+    return bool(torch.isfinite(tensor).all())
 
 
 def _listed(head: str, wrong: list[str], advice: str) -> str:

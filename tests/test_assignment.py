@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from autoperm.matching import assignment, wreath
-from autoperm.matching.assignment import assign
+from autoperm.matching.assignment import assign, assign_again
 from autoperm.matching.wreath import Pairs, best_wreath
 
 
@@ -50,6 +50,30 @@ def test_large_assignments_are_the_dense_solvers(kind: str, dtype: type, monkeyp
         assert sorted(best) == list(range(n))
         assert value == pytest.approx(matrix[rows, best].sum(dtype=np.float64), rel=1e-12)
         assert value == pytest.approx(expected, rel=1e-12, abs=1e-12 * float(np.abs(matrix).max()))
+
+
+@pytest.mark.parametrize("kind", matrices(4, 0))
+def test_prices_of_another_matrix_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prices only say where to look: those of a similar matrix, of another one, or of none at all."""
+    monkeypatch.setattr(assignment, "DENSE", 1)
+    random, matrix = np.random.default_rng(0), matrices(300, 2)[kind].astype(np.float32)
+    similar = matrix + 0.05 * matrix.std() * random.standard_normal(matrix.shape).astype(np.float32)
+    expected = matrix[linear_sum_assignment(matrix, maximize=True)].sum(dtype=np.float64)
+    known = [assign_again(m, None)[2] for m in (similar, matrices(300, 3)["random"])]
+    for before in (*known, random.standard_normal(300), np.full(300, 1e6)):
+        best, value, _ = assign_again(matrix, before)
+        assert sorted(best) == list(range(300))
+        assert value == pytest.approx(expected, rel=1e-12, abs=1e-12 * float(np.abs(matrix).max()))
+
+
+def test_prices_of_a_similar_matrix_save_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = matrices(600, 1)["random"]
+    before = assign_again(matrix, None)[2]
+    temperatures = []
+    original = assignment._scaled
+    monkeypatch.setattr(assignment, "_scaled", lambda *args: temperatures.append(args[3:]) or original(*args))
+    assign_again(matrix, before)
+    assert len(temperatures) == 1 and len(temperatures[0]) == 2, "it starts cold, and once"
 
 
 def test_large_random_assignments_need_no_dense_solver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from autoperm.errors import StateError
 from autoperm.matching import matcher, matchers
 from autoperm.matching.problem import Problem
 from autoperm.matching.weight import blocks
+from autoperm.state import check_finite
 
 #: Every matcher on every case; matchers that take steps by gradients only on two where tests are to be fast.
 EVERY = [
@@ -169,6 +170,16 @@ def test_unreadable_values_are_named() -> None:
         autoperm.match(a, broken, spec)
     with pytest.raises(StateError, match=r"model_a: 0.weight is on the meta device"):
         autoperm.match(mlp().to("meta"), b, spec)
+
+
+def test_large_finite_values_and_complex_ones_are_told_apart() -> None:
+    """The sum of finite entries may overflow, and a complex entry may be NaN in one part only."""
+    huge = torch.full((40,), 3e38)
+    check_finite({"huge": huge, "whole": torch.ones(3, dtype=torch.long)}, "model_a")
+    with pytest.raises(StateError, match=r"model_a: half holds infinity \(1 of 40 entries are not finite\)"):
+        check_finite({"half": torch.where(torch.arange(40) == 7, float("inf"), huge)}, "model_a")
+    with pytest.raises(StateError, match=r"model_a: spectrum holds NaN \(2 of 2 entries are not finite\)"):
+        check_finite({"spectrum": torch.complex(torch.ones(2), torch.full((2,), float("nan")))}, "model_a")
 
 
 def test_infinities_in_buffers_are_no_matter() -> None:

@@ -9,6 +9,8 @@ entries and then certified on all of them:
    scipy's ``min_weight_full_bipartite_matching``), and prices that prove it by relaxing edges (Bellman and Ford).
 4. Entries of the whole matrix that contradict those prices become candidates too, until there are none. Then the
    assignment is optimal by linear programming duality.
+
+Where a matrix hardly differs from one that was solved before, the first step starts from the prices of that one, cold.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ _CANDIDATES, _ROUNDS, _RELAXATIONS = 6, 8, 400
 _MOST = 40
 
 #: Entries to look at at a time: they stay in the cache, and no copy of a large matrix is made.
-_CHUNK = 1 << 17
+_CHUNK = 1 << 16
 
 
 def assign(gram: np.ndarray) -> tuple[np.ndarray, float]:
@@ -53,38 +55,55 @@ def assign(gram: np.ndarray) -> tuple[np.ndarray, float]:
         >>> best.tolist(), value
         ([1, 0], 7.0)
     """
+    return assign_again(gram, None)[:2]
+
+
+def assign_again(gram: np.ndarray, before: np.ndarray | None) -> tuple[np.ndarray, float, np.ndarray | None]:
+    """:func:`assign`, from what the columns of a similar matrix cost; and what they cost in this one, if it is large."""
     if len(gram) > DENSE:
-        found = _certified(np.ascontiguousarray(gram))
+        found, prices = _certified(np.ascontiguousarray(gram), before)
     else:
-        found = linear_sum_assignment(gram, maximize=True)[1]
-    return found, float(gram[np.arange(len(gram)), found].sum(dtype=np.float64))
+        found, prices = _dense(gram), None
+    return found, float(gram[np.arange(len(gram)), found].sum(dtype=np.float64)), prices
 
 
-def _certified(gram: np.ndarray) -> np.ndarray:
+def _dense(gram: np.ndarray) -> np.ndarray:
+    return linear_sum_assignment(gram, maximize=True)[1]
+
+
+def _certified(gram: np.ndarray, before: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """The best assignment of a large matrix."""
-    whole, n = torch.from_numpy(gram), len(gram)
+    whole = torch.from_numpy(gram)
     low, high = torch.aminmax(whole)  # no copy is made, as abs would
     largest = max(-float(low), float(high))
     if largest == 0 or not np.isfinite(largest):
-        return linear_sum_assignment(gram, maximize=True)[1]
+        return _dense(gram), None
     spreads = _spreads(whole, largest)
-    scaled = _scaled(whole, *spreads)
-    if scaled is None:
-        return linear_sum_assignment(gram, maximize=True)[1]
-    prices = scaled.double().numpy()
-    entries = _candidates(whole, prices, spreads[0])
-    worth, enough = np.zeros(n), 8 * np.finfo(np.float64).eps * largest
+    scaled = None
+    if before is not None:  # prices count from any level; far above the entries they would swamp them
+        start = torch.from_numpy(before - before.mean()).clamp(-largest, largest).to(whole)
+        scaled = _scaled(whole, *spreads, start, _COLD)
+    scaled = _scaled(whole, *spreads) if scaled is None else scaled
+    best = None if scaled is None else _priced(whole, scaled.double().numpy(), spreads[0], largest)
+    return _dense(gram) if best is None else best, None if scaled is None else scaled.numpy()
+
+
+def _priced(whole: torch.Tensor, prices: np.ndarray, spread: torch.Tensor, largest: float) -> np.ndarray | None:
+    """The best assignment, from prices that nearly prove it; None where that takes too long."""
+    n, entries = len(whole), _candidates(whole, prices, spread)
+    enough = 8 * np.finfo(np.float64).eps * largest
     for count in range(_ROUNDS):
-        values = gram.reshape(-1)[entries].astype(np.float64)
+        values = whole.reshape(-1).numpy()[entries].astype(np.float64)
         best = _among(entries, values, prices, largest)
         prices, worth, sure = _potentials(entries, values, best, prices, enough)
-        new = _contradictions(whole, prices, worth, enough, 4 << count) if sure else None
+        rounding = 4 * torch.finfo(whole.dtype).eps * (largest + float(np.abs(prices).max()))
+        new = _contradictions(whole, best, prices, worth, (enough, rounding), 4 << count) if sure else None
         if new is not None and not len(new):
             return best
         if new is None or len(entries) + len(new) > _MOST * n:
             break
         entries = np.union1d(entries, new)
-    return linear_sum_assignment(gram, maximize=True)[1]
+    return None
 
 
 def _rows(n: int) -> Iterator[slice]:
@@ -93,13 +112,21 @@ def _rows(n: int) -> Iterator[slice]:
     return (slice(i, min(i + step, n)) for i in range(0, n, step))
 
 
-def _scaled(whole: torch.Tensor, row_spread: torch.Tensor, column_spread: torch.Tensor) -> torch.Tensor | None:
+def _scaled(
+    whole: torch.Tensor,
+    row_spread: torch.Tensor,
+    column_spread: torch.Tensor,
+    prices: torch.Tensor | None = None,
+    share: float = _HOT,
+) -> torch.Tensor | None:
     """Prices of the columns at which rows choose nearly all different ones; higher where a column is wanted more.
+
+    They are brought up to date from given ones, at a temperature that is a given share of the spread of each row.
 
     None where that takes too long: where a few rows and columns are much larger than the others, or all alike. There
     the dense solver is quick.
     """
-    prices, share = torch.zeros_like(column_spread), _HOT
+    prices = torch.zeros_like(column_spread) if prices is None else prices
     for _ in range(_PASSES):
         wanted = torch.zeros_like(prices)
         for rows in _rows(len(whole)):
@@ -138,11 +165,10 @@ def _candidates(whole: torch.Tensor, prices: np.ndarray, row_spread: torch.Tenso
     cost = torch.from_numpy(prices).to(whole.dtype)
     for rows in _rows(n):
         worth = whole[rows] - cost
-        worth -= worth.amax(1, keepdim=True)
-        worth /= row_spread[rows, None]
-        count, flat = _CANDIDATES * len(worth), worth.reshape(-1)
-        least = float(flat.kthvalue(len(flat) - count).values) if least is None else least
-        chosen = torch.nonzero(flat > least)[:, 0]
+        top, spread, count = worth.amax(1, keepdim=True), row_spread[rows, None], _CANDIDATES * len(worth)
+        if least is None:
+            least = float(((worth - top) / spread).reshape(-1).kthvalue(worth.numel() - count).values)
+        chosen = torch.nonzero((worth > top + least * spread).reshape(-1))[:, 0]
         if not len(worth) <= len(chosen) <= 4 * count:  # ties, or rows unlike the first ones
             worth += 1e-6 * torch.rand(worth.shape, generator=generator, dtype=worth.dtype)  # tied rows choose apart
             chosen = (worth.topk(_CANDIDATES, 1).indices + n * torch.arange(len(worth))[:, None]).reshape(-1)
@@ -197,22 +223,30 @@ def _potentials(
 
 
 def _contradictions(
-    whole: torch.Tensor, prices: np.ndarray, worth: np.ndarray, enough: float, most: int
+    whole: torch.Tensor, best: np.ndarray, prices: np.ndarray, worth: np.ndarray, margins: tuple[float, float], most: int
 ) -> np.ndarray:
-    """Flat positions of entries worth more to their row than what it has: the worst of each row and of each column."""
-    n = len(whole)
-    cost, has = torch.from_numpy(prices), torch.from_numpy(worth)
+    """Flat positions of entries worth more to their row than what it has: the worst of each row and of each column.
+
+    Arguments:
+        margins: what counts as more; and how far the matrix's own precision is off, in which rows that nothing comes near
+            to are passed over.
+    """
+    n, (enough, rounding) = len(whole), margins
+    cost, has, own = (torch.from_numpy(x) for x in (prices, worth, best))
+    rough, least = cost.to(whole.dtype), (has - rounding).to(whole.dtype)
     worst, where = torch.full_like(cost, enough), torch.full((n,), -1)
     found = []
     for rows in _rows(n):
-        excess = whole[rows] - cost
-        excess -= has[rows, None]
+        others = (whole[rows] - rough).scatter_(1, own[rows, None], -float("inf"))
+        near = torch.nonzero(others.amax(1) > least[rows])[:, 0] + rows.start
+        excess = whole[near] - cost - has[near, None]
         bad = torch.nonzero(excess.amax(1) > enough)[:, 0]
         if len(bad):
-            top = excess[bad].topk(min(most, n), 1)
-            found.append(((bad[:, None] + rows.start) * n + top.indices)[top.values > enough])
+            excess, near = excess[bad], near[bad]
+            top = excess.topk(min(most, n), 1)
+            found.append((near[:, None] * n + top.indices)[top.values > enough])
             down = excess.max(0)
             worse = down.values > worst
-            worst[worse], where[worse] = down.values[worse], down.indices[worse] + rows.start
+            worst[worse], where[worse] = down.values[worse], near[down.indices[worse]]
     columns = torch.nonzero(where >= 0)[:, 0]
     return torch.cat([*found, where[columns] * n + columns]).unique().numpy()

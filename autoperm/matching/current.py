@@ -115,13 +115,22 @@ class Current(Mapping[str, torch.Tensor]):
 
 
 def read(tensor: torch.Tensor, indices: Sequence[np.ndarray]) -> torch.Tensor:
-    """The entries at some positions along every dimension; the tensor itself where these are all there are."""
+    """The entries at some positions along every dimension; no copy where these are in order."""
     by_share = sorted(range(tensor.ndim), key=lambda j: len(indices[j]) / max(tensor.shape[j], 1))
     for j in by_share:  # what makes it smallest comes first
         index = indices[j]
-        if len(index) != tensor.shape[j] or not np.array_equal(index, np.arange(len(index))):
+        if _in_order(index, tensor.shape[j], j):
+            tensor = tensor.narrow(j, int(index[0]), len(index))
+        else:
             tensor = tensor.index_select(j, torch.from_numpy(index).to(tensor.device))
     return tensor
+
+
+def _in_order(index: np.ndarray, size: int, dim: int) -> bool:
+    """Whether positions are a dimension as it is, or a part of the first one: what is a block in memory needs no copy."""
+    if len(index) == 0 or (dim != 0 and len(index) != size):
+        return False
+    return np.array_equal(index, np.arange(index[0], index[0] + len(index)))
 
 
 def _bytes(tensor: torch.Tensor) -> int:

@@ -22,8 +22,8 @@ from autoperm.matching.unfold import Unfolding
 #: The most that kept matrices may take: a share of a model's size, and bytes.
 KEPT_SHARE, KEPT_BYTES = 0.35, 1 << 30
 
-#: Entries of a tensor to multiply at a time, so that no copy of a large tensor is made.
-_PART = 1 << 19
+#: The most entries of a tensor to multiply at a time, so that no copy of a large tensor is made; and the share of all.
+_PART, _PART_SHARE = 1 << 19, 1 / 32
 
 #: Rows of a Gram matrix to put in order at a time.
 _ROWS = 64
@@ -226,7 +226,8 @@ def _add(total: torch.Tensor, problem: Problem, name: str, side: _Side, exchange
     """Add what an exchange changes, in place."""
     dim, positions = exchange.dim, exchange.positions
     own = tuple(side.places if j == side.dim else piece for j, piece in enumerate(side.pieces))
-    step = max(1, _PART * len(own[dim]) // math.prod(len(x) for x in own))
+    most = min(_PART, int(_PART_SHARE * problem.size / total.element_size()))
+    step = max(1, most * len(own[dim]) // math.prod(len(x) for x in own))
     for k in range(0, len(positions), step):
         some = positions[k : k + step]
         a = _entries(problem, 0, name, _at(own, dim, some))

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from autoperm.layout import Action, all_coordinates
+from autoperm.matching.assignment import assign
 from autoperm.matching.sources import above, ordered_parents
-from autoperm.matching.steps import assign
 
 
 def solve(action: Action, scores: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:

@@ -81,6 +81,7 @@ class Problem:
         network: a module of the architecture, for matchers that run the models; its weights are not looked at. None
             where none was given.
         kept: Gram matrices with what they were computed from, see ``grams.py``.
+        prices: by group what the positions of model b cost in its last assignment, see ``assignment.py``.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Problem:
         self.version: dict[str, int] = {}
         self.moves = [0] * len(spec.groups)
         self.kept: dict[Any, Any] = {}
+        self.prices: dict[int, np.ndarray] = {}
         self.cells: dict[int, list[Unfolding]] = {g: [] for g in range(len(spec.groups))}
         self._still, self._still_distance = 0.0, 0.0
         pairs, dtypes = {}, {}
@@ -108,7 +110,8 @@ class Problem:
         self.b: Mapping[str, torch.Tensor] = Current(spec.action, spec.layouts, given[1], dtypes, self.element)
         self._current, self.given, self.dtypes = self.b, given, dtypes
         self.size = sum(t.numel() * t.element_size() for t in given[1].values())
-        self._terms = {name: self._product(inner, name) for name in pairs}
+        self._terms = dict.fromkeys(pairs, 0.0)
+        self._stale = set(pairs)
 
     def _add(self, home: str, a: torch.Tensor, b: torch.Tensor) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.dtype] | None:
         """Both tensors on a's device, and the dtype to compare them in; None if nothing moves them."""
@@ -134,7 +137,14 @@ class Problem:
     @property
     def objective(self) -> float:
         """The sum over parameters of <a, b> under the current element."""
+        self._settle()
         return self._still + math.fsum(self._terms.values())
+
+    def _settle(self) -> None:
+        """Bring the terms up to date, which nobody asked for since."""
+        for name in self._stale:
+            self._terms[name] = self._product(inner, name)
+        self._stale.clear()
 
     @property
     def distance(self) -> float:
@@ -161,16 +171,22 @@ class Problem:
         """
         relative = {g: array for g, array in relative.items() if g in self.matched}
         names = self.tensors_of(list(relative))
+        if not always:
+            self._settle()
         before, old = list(self.element), {name: self._current.indices(name) for name in names}
         self._compose(relative, _Sparse([relative.get(g) for g in range(len(before))], self))
         self._current.changed(names)
-        rises = {name: self._rise(name, old[name]) for name in names}
-        if not always and math.fsum(rises.values()) <= 1e-10 * abs(self.objective):
-            self.element[:] = before
-            self._current.changed(names)
-            return False
+        if always:
+            self._stale.update(names)
+        else:
+            rises = {name: self._rise(name, old[name]) for name in names}
+            if math.fsum(rises.values()) <= 1e-10 * abs(self.objective):
+                self.element[:] = before
+                self._current.changed(names)
+                return False
+            for name in names:
+                self._terms[name] += rises[name]
         for name in names:
-            self._terms[name] += rises[name]
             self.version[name] += 1
         for g, array in relative.items():
             self.moves[g] += not bool((array == np.arange(array.shape[-1])).all())
@@ -190,18 +206,20 @@ class Problem:
         self.element[:] = element
         self.moves = [count + 1 for count in self.moves]
         self._current.changed(self._terms)
+        self._stale.update(self._terms)
         for name in self._terms:
             self.version[name] += 1
-            self._terms[name] = self._product(inner, name)
 
     def mark(self) -> Mark:
         """Where the problem stands, to go back to."""
+        self._settle()
         return Mark(tuple(self.element), dict(self._terms), dict(self.version), tuple(self.moves))
 
     def back_to(self, mark: Mark) -> None:
         """Undo what happened since; the tensors have the versions again that they had."""
         self._current.changed([name for name, version in mark.version.items() if version != self.version[name]])
         self.element[:] = mark.element
+        self._stale.clear()
         self._terms, self.version, self.moves = dict(mark.terms), dict(mark.version), list(mark.moves)
 
     def _compose(self, relative: Mapping[int, np.ndarray], step: _Sparse) -> None:

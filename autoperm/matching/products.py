@@ -18,17 +18,17 @@ from autoperm.matching.current import Indices, read
 _CHUNK = 1 << 15
 
 #: Entries read at a time.
-_PART = 1 << 18
+_PART = 1 << 17
 
 
 def inner(a: torch.Tensor, b: torch.Tensor, indices: Indices | None = None) -> float:
     """<a, b>; with ``indices``, b is read at these positions along each dimension."""
-    return math.fsum(float((x * y.conj()).real.sum()) for x, (y,) in _pieces(a, b, None, [indices]))
+    return math.fsum(_dot(x, y) for x, (y,) in _pieces(a, b, None, [indices]))
 
 
 def squared_distance(a: torch.Tensor, b: torch.Tensor, indices: Indices | None = None) -> float:
     """|a - b|²; with ``indices``, b is read at these positions along each dimension."""
-    return math.fsum(float((x - y).abs().square().sum()) for x, (y,) in _pieces(a, b, None, [indices]))
+    return math.fsum(_dot(d, d) for d in (x - y for x, (y,) in _pieces(a, b, None, [indices])))
 
 
 def rise(a: torch.Tensor, b: torch.Tensor, old: Indices, new: Indices) -> float | None:
@@ -40,7 +40,11 @@ def rise(a: torch.Tensor, b: torch.Tensor, old: Indices, new: Indices) -> float 
     if len(changed) > 1 or 2 * len(moved[changed[0]]) > len(new[changed[0]]):
         return None
     at = (changed[0], moved[changed[0]])
-    return math.fsum(float((x * (y - z).conj()).real.sum()) for x, (y, z) in _pieces(a, b, at, [new, old]))
+    return math.fsum(_dot(x, y - z) for x, (y, z) in _pieces(a, b, at, [new, old]))
+
+
+def _dot(x: torch.Tensor, y: torch.Tensor) -> float:
+    return float(torch.vdot(y, x).real)
 
 
 def _pieces(

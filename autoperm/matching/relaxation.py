@@ -17,9 +17,9 @@ import torch
 from numpy.polynomial import Polynomial
 from torch import Tensor
 
+from autoperm.matching.assignment import assign
 from autoperm.matching.problem import Problem
 from autoperm.matching.soft import acting, cells_by_tensor, mix
-from autoperm.matching.steps import assign
 from autoperm.matching.unfold import Unfolding
 
 #: Wreaths (heads times their dimensions) above this size are not differentiated as one.

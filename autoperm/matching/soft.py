@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from autoperm.layout import identity_element
+from autoperm.matching.assignment import assign
 from autoperm.matching.problem import Problem
-from autoperm.matching.steps import assign
 from autoperm.matching.unfold import Unfolding, unfoldings
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from autoperm.matching.assignment import assign
+from autoperm.matching.assignment import assign_again
 from autoperm.matching.blocks import Block
 from autoperm.matching.grams import arranged, gram, joint_gram
 from autoperm.matching.problem import Problem
@@ -51,11 +51,21 @@ def single_step(
         matrices = _scaled(matrices, *scale(g, ()))
     found, gain = [], 0.0
     for matrix in matrices:
-        best, value = assign(matrix)
+        best, value = _assigned(problem, g, matrix) if len(matrices) == 1 else assign_again(matrix, None)[:2]
         found.append(best)
         gain += value - float(np.trace(matrix, dtype=np.float64))
     shape = (*(problem.spec.leaves[p].size for p in group.parents), group.size)
     return {g: np.stack(found).reshape(shape)}, gain
+
+
+def _assigned(problem: Problem, g: int, matrix: np.ndarray) -> tuple[np.ndarray, float]:
+    """The best assignment, from the prices at the last visit: they belong to positions of model b as it was given."""
+    order, before = problem.element[g].reshape(-1), problem.prices.get(g)
+    best, value, prices = assign_again(matrix, None if before is None else before[order])
+    if prices is not None:
+        problem.prices[g] = np.empty_like(prices)
+        problem.prices[g][order] = prices
+    return best, value
 
 
 def wreath_step(

@@ -90,21 +90,19 @@ class _Best:
 
     def __init__(self, problem: Problem, ascent: Ascent):
         self._problem, self._ascent = problem, ascent
-        self._element, self.history = list(problem.element), [ascent.value]
+        self._mark, self.history = problem.mark(), [ascent.value]
 
     def offer(self) -> float:
         """Keep where the problem stands if that is better; what it is worth."""
         value = self._ascent.value
         if value > self.history[-1]:
-            self._element = list(self._problem.element)
+            self._mark = self._problem.mark()
         self.history.append(max(value, self.history[-1]))
         return value
 
     def settle(self) -> None:
-        """Move the problem there."""
-        if any(now is not then for now, then in zip(self._problem.element, self._element, strict=True)):
-            self._problem.restore(self._element)
-            self.history[-1] = self._ascent.value
+        """Move the problem back there."""
+        self._problem.back_to(self._mark)
 
 
 def _climb(ascent: Ascent, best: _Best, run: Run, max_sweeps: int) -> None:
