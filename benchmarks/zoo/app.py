@@ -161,7 +161,9 @@ def tables(
 ) -> None:
     """Write docs/zoo/<source>.md, the index docs/zoo/README.md and peers.md from the results."""
     compared = results.read(results.path_of("peers-torchvision", results_folder))
-    for path in write_tables({s: _with_verdicts(s, results_folder) for s in sources.SOURCES}, to, compared):
+    records = {s: _with_verdicts(s, results_folder) for s in sources.SOURCES}
+    more = {s: _expected_only(s, results_folder, records[s]) for s in sources.SOURCES}
+    for path in write_tables(records, to, compared, more):
         typer.echo(str(path))
 
 
@@ -173,6 +175,12 @@ def _with_verdicts(source: str, folder: Path | None) -> dict[str, dict[str, Any]
             if name in records:
                 records[name][field] = verdict
     return records
+
+
+def _expected_only(source: str, folder: Path | None, records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Models with expectations that have no record of their own: those with heads, of transformers."""
+    found = results.read(results.path_of(f"expected-{source}", folder))
+    return {name: {"model": name, "expected": verdict} for name, verdict in found.items() if name not in records}
 
 
 @app.command(name="list")

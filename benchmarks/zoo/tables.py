@@ -29,20 +29,23 @@ MEANINGS = {
 }
 
 
-def write_tables(sources: Mapping[str, Records], to: Path, compared: Records | None = None) -> list[Path]:
+def write_tables(
+    sources: Mapping[str, Records], to: Path, compared: Records | None = None, more: Mapping[str, Records] | None = None
+) -> list[Path]:
     """Write a page for each source that has results, and the index of all models.
 
     Arguments:
         sources: by source the records of its models.
         to: the folder.
         compared: what other tools do to models; their page is written if it has any.
+        more: by source, models with expectations only.
 
     Returns:
         The files written.
     """
     to.mkdir(parents=True, exist_ok=True)
     sources = {name: records for name, records in sources.items() if records}
-    pages = {to / f"{name}.md": _page(name, records) for name, records in sources.items()}
+    pages = {to / f"{name}.md": _page(name, records, (more or {}).get(name, {})) for name, records in sources.items()}
     pages[to / "README.md"] = _index(sources)
     if compared:
         pages[to / "peers.md"] = peers.page(compared)
@@ -73,7 +76,7 @@ def _index(sources: Mapping[str, Records]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _page(source: str, records: Records) -> str:
+def _page(source: str, records: Records, more: Records) -> str:
     rows = (
         (f"`{r['model']}`", r["family"], _millions(r), r["status"], _whole(r), structure.cell(r), _order(r), _share(r),
          str(r.get("groups", "")), r.get("tracer", ""), _error(r), _seconds(r, "seconds_trace"), _seconds(r, "seconds_infer"),
@@ -82,7 +85,8 @@ def _page(source: str, records: Records) -> str:
     )  # fmt: skip
     head = ("model", "family", "parameters", "status", "whole", "structure", "order", "coverage", "groups", "tracer", "error",
             "trace", "infer", "peak", "notes")  # fmt: skip
-    parts = [f"# {source}", _counts({source: records}), _compared(records), _table(head, rows), structure.page(records.values()),
+    expected = structure.page([*records.values(), *more.values()])
+    parts = [f"# {source}", _counts({source: records}), _compared(records), _table(head, rows), expected,
              pinned.page(records.values())]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -43,7 +43,10 @@ EXPLAINED: tuple[tuple[str, str, str, str], ...] = (
     (_HEADS, "canary.*|cohere_asr.*", ".", "the example's sounds and tokens are batches of different sizes: views cut heads"),
     (_HEADS, "informer.*", "constant", "keys are drawn at random when it is traced"),
     (_HEADS, "autoformer.*", ".", "delays are repeated over batch and heads in an order that mixes these"),
-    ("residual|norm", "grounding-dino.*|mm-grounding-dino.*", "has no rule",
+    ("residual", "sam.*", "parts", "positions are sines and cosines of the same numbers: pairs move"),
+    (_HEADS, "oneformer.*", "written to", "rows of masks are reset by the numbers of those that mask everything"),
+    ("residual|norm", "grounding-dino.*", "parts", "positions are sines and cosines: the stream is in parts"),
+    ("residual|norm", ".*", "has no rule",
      "Gap: the exported graph could not be decomposed, and keeps convolutions that have no rule"),
     # what is left of constants
     ("residual|norm|groups", ".*", "a constant of the model differs", "fixed (sinusoidal) positions are added to the stream"),

@@ -13,8 +13,8 @@ from benchmarks.zoo.expected.expectation import Expectation
 from benchmarks.zoo.expected.grouped import in_blocks
 from benchmarks.zoo.expected.layers import Layer, joined, layer_of
 
-#: Norms of queries and keys, which follow other layers than the one before them in the list.
-_OF_HEADS = re.compile(r"(q|k|query|key)_?(norm|ln|layer_?norm).*")
+#: Norms of queries and keys, and those between two layers listed before them: they follow other layers.
+_OF_OTHERS = re.compile(r"(q|k|query|key)_?(norm|ln|layer_?norm).*|inner_attn_ln|ffn_layer_?norm")
 
 
 def expectations(model: nn.Module) -> Iterator[Expectation]:
@@ -23,7 +23,7 @@ def expectations(model: nn.Module) -> Iterator[Expectation]:
         before: Layer | None = None
         for name, inner in module.named_children():
             at = joined(path, name)
-            if _OF_HEADS.fullmatch(name):
+            if _OF_OTHERS.fullmatch(name):
                 continue
             if isinstance(inner, _BatchNorm | nn.LayerNorm | nn.GroupNorm) and inner.weight is not None:
                 if before is not None and (before.outs,) == tuple(inner.weight.shape):

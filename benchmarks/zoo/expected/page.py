@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -58,12 +59,19 @@ def _unmet(judged: Iterable[dict[str, Any]]) -> str:
     for r in judged:
         for told, n in r["expected"].get("reasons", {}).items():
             kind, _, why = told.partition(": ")
-            found[kind, why, explanation(kind, r["model"], why)][r["model"]] = n
+            same = found[kind, _without_numbers(why), explanation(kind, r["model"], why)]
+            same[r["model"]] = same.get(r["model"], 0) + n
     rows = [
         (kind, why.replace("|", "\\|"), ", ".join(f"`{m}` {n}" for m, n in list(models.items())[:6]) + _more(models), text)
         for (kind, why, text), models in sorted(found.items(), key=lambda item: (KINDS.index(item[0][0]), -len(item[1])))
     ]
     return table(("", "found", "where", "why"), rows) if rows else ""
+
+
+def _without_numbers(why: str) -> str:
+    """A reason without sizes, so that the same is said of layers of several widths; dims keep theirs."""
+    why = re.sub(r"(?<!dim )\b\d+\b", "n", why)
+    return re.sub(r"(\bn\b[^,:]*)(, n\b[^,:]*)+", r"\1, ...", why)
 
 
 def _more(models: dict[str, int]) -> str:
