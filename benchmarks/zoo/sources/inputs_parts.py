@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.zoo.sources.tiny_inputs import ones, patches, r, tokens, with_images
+from benchmarks.zoo.sources.tiny_inputs import ones, patches, r, tokens, with_grid, with_images
 
 
 def _positions(side: int) -> Tensor:
@@ -123,5 +123,12 @@ PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
                            "image_grid_thw": torch.tensor([[1, 4, 4]])},
     "granite_docling": lambda c: {"input_ids": tokens(batch=1), "pixel_values": r(1, 1, 3, 32, 32),
                                   "pixel_attention_mask": ones(1, 1).bool()},
+    "qwen2_audio": lambda c: {"input_ids": with_images(c, 1, "audio_token_index"),
+                              "input_features": r(1, c.audio_config.num_mel_bins, 128), "feature_attention_mask": ones(1, 128),
+                              "attention_mask": ones(1, 7)},
+    "video_llama_3": lambda c: {**with_grid(c), "image_merge_sizes": torch.tensor([2])},
+    "luke": lambda c: {"input_ids": tokens(), "entity_ids": ones(2, 2), "entity_attention_mask": ones(2, 2),
+                       "entity_position_ids": torch.tensor([[[1, 2, -1], [4, -1, -1]]] * 2)},
+    "kyutai_speech_to_text": lambda c: {"input_ids": tokens(8 * (c.num_codebooks + 1), 1).view(1, 8, -1)},
     "paddleocr_vl": _with_tubes,
 }  # fmt: skip

@@ -92,6 +92,6 @@ VISION: dict[str, dict[str, Any]] = {
                       "memory_attention_mlp_hidden_size": 48, "memory_attention_rope_k_sizes": [2, 2],
                       "perceiver_resampler_num_latents": 4, "perceiver_resampler_num_latents_2d": 4,
                       "perceiver_resampler_mlp_intermediate_size": 48},
-    "textnet": {"stem_out_channels": 16, "image_size": [64, 64]},
+    "yolos": {"image_size": [32, 32], "num_detection_tokens": 5}, "textnet": {"stem_out_channels": 16, "image_size": [64, 64]},
     "uvdoc_backbone": {"out_features": [f"stage{k}" for k in range(1, 7)]},
 }  # fmt: skip

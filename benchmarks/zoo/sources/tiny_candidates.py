@@ -86,7 +86,7 @@ def _general(config: Any, names: Sequence[str], main: str) -> Iterator[dict[str,
             yield {"input_ids": tokens(batch=1), **naflex(config)}
     if "input_features" in names and "input_ids" in names:
         for value in _sequences(getattr(config, "audio_config", None) or config):
-            for masks in _masks(names, value):
+            for masks in (*_masks(names, value), {}):
                 yield {"input_ids": tokens(batch=1), "input_features": value, **one, **masks}
     if "input_ids" in names:
         yield {"input_ids": tokens(), **more}

@@ -54,7 +54,8 @@ SIZES: dict[str, int] = {
     "num_codevectors_per_group": 8, "codevector_dim": 16, "proj_codevector_dim": 16, "depth_hidden": 16, "max_window_layers": 1,
     "num_denoising": 0, "upsample_initial_channel": 16, "num_query_tokens": 4, "query_pre_attn_scalar": 8,
     "xvector_output_dim": 16, "n_window": 4, "n_window_infer": 8,
-    "mm_tokens_per_image": 4,
+    "mm_tokens_per_image": 4, "expert_ffn_hidden_size": 48, "zero_expert_num": 2, "max_img_size": 64, "max_ep_len": 64,
+    "max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 64,
     "relative_attention_num_buckets": 8, "num_kv_shared_layers": 0, "vocab_size_per_layer_input": 99,
 }  # fmt: skip
 #: Tokens past those of the examples, by what their name says; the last is for all others.
