@@ -31,7 +31,7 @@ EXPLAINED: tuple[tuple[str, str, str, str], ...] = (
     ("norm", "funnel.*", "avg_pool2d", "pooling of a 1 x 2 window. Gap: along the channels it is no pooling"),
     ("norm", "fnet.*", ".", "a Fourier transform mixes the channels"),
     ("residual", "canine.*|layoutlmv3.*", "parts", "embeddings are concatenated: the stream is in parts"),
-    ("experts", ".*", "parts|topk", "experts are chosen within groups, of scores that a mask may make equal (docs/limits.md)"),
+    ("experts", ".*", "parts|topk|indexed by position", "experts are chosen within groups, of scores that a mask may make equal (docs/limits.md)"),
     ("residual|norm", ".*", "written to by position",
      "features of images replace tokens by `masked_scatter`. Gap: its mask is the same along the channels"),
     (_HEADS, "wavlm.*", ".", "the stream, which is the output, is viewed as heads for gates"),
