@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.zoo.entry import Entry
@@ -14,9 +15,13 @@ from benchmarks.zoo.peers.pairs import pair
 from benchmarks.zoo.peers.tools import TOOLS
 from benchmarks.zoo.worker import Limits, measured
 
+#: Seconds that building and judging a model may take, beside those of the tool.
+JUDGING = 150.0
+
 
 def compared(name: str, limits: Limits) -> dict[str, Any]:
     """What each tool does to a model, one tool at a time; seconds are the tool's own, of graph, groups and matching."""
+    limits = replace(limits, seconds=limits.seconds + JUDGING)
     entry = Entry(name, name, lambda: pair(name)[0], lambda model: None)
     return {tool: next(measured([entry], jobs=1, limits=limits, examine=_with(tool)))[1] for tool in TOOLS}
 
