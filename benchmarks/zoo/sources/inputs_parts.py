@@ -37,6 +37,11 @@ def _stripe(config: Any) -> dict[str, Any]:
     return {"pixel_values": r(1, 3, n, 16 * n), "target_sizes": torch.tensor([[4, 4]], dtype=torch.int32)}
 
 
+def _with_stripe(config: Any) -> dict[str, Any]:
+    ids = with_images(config, 1, "image_token_id")
+    return {**_stripe(config.vision_config), "input_ids": ids, "mm_token_type_ids": (ids == config.image_token_id).long()}
+
+
 def _squares(config: Any) -> dict[str, Any]:
     """A square of pixels per token."""
     n = config.patch_size * config.spatial_merge_size
@@ -130,5 +135,7 @@ PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "luke": lambda c: {"input_ids": tokens(), "entity_ids": ones(2, 2), "entity_attention_mask": ones(2, 2),
                        "entity_position_ids": torch.tensor([[[1, 2, -1], [4, -1, -1]]] * 2)},
     "kyutai_speech_to_text": lambda c: {"input_ids": tokens(8 * (c.num_codebooks + 1), 1).view(1, 8, -1)},
+    "voxtral_realtime_text": lambda c: {"input_ids": tokens(), "t_cond": r(1, 1, c.hidden_size)},
+    **dict.fromkeys(["minicpm_ocr", "minicpmv4_6", "minicpmv4_7"], _with_stripe),
     "paddleocr_vl": _with_tubes,
 }  # fmt: skip

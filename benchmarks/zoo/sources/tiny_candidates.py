@@ -15,8 +15,10 @@ from benchmarks.zoo.sources.tiny_inputs import INPUTS, LENGTH, gridded, naflex, 
 
 #: Where a configuration says how many features a step of its input has.
 _BINS = ("num_mel_bins", "feature_projection_input_dim", "feat_in", "input_feat_per_channel", "feature_size", "hidden_size")
+#: What a forward takes among its further keywords.
+_KEYWORDS = ("t_cond",)
 #: What models say where text lacks places for an image or a sound.
-_PLACES = re.compile(r"(image|video|audio).*?tokens?\D*(\d+)\D+features?\D*(\d+)", re.IGNORECASE | re.DOTALL)
+_PLACES = re.compile(r"(image|video|audio|multimodal).*?tokens?\D*(\d+)\D+features?\D*(\d+)", re.IGNORECASE | re.DOTALL)
 
 
 def inputs_of(model: nn.Module) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def _fitted(model: nn.Module, inputs: dict[str, Any]) -> dict[str, Any] | None:
         return inputs
     asked = _PLACES.search(str(error)) if "input_ids" in inputs else None
     if asked:
-        kind, n = asked[1].lower(), int(asked[3])
+        kind, n = asked[1].lower().replace("multimodal", "image"), int(asked[3])
         text: Any = getattr(model.config, "text_config", None) or model.config
         for places in (n, n // getattr(text, "hidden_size", n)):  # some count features, some their numbers
             found = with_places(model.config, places, kind, inputs)
@@ -62,7 +64,7 @@ def _candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
     main = main if isinstance(main, str) else main[0]
     special = INPUTS.get(config.model_type) or PARTS.get(config.model_type)
     if special:
-        yield {name: value for name, value in special(config).items() if name in names}
+        yield {name: value for name, value in special(config).items() if name in names or name in _KEYWORDS}
     if "grid_thw" in names:
         yield gridded(config, names[0])
     if {"image_grid_thw", "pixel_values", "input_ids"} <= set(names) and getattr(config, "image_token_id", None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import Any
 
 from torch import nn
@@ -22,7 +23,7 @@ HEADS = ("CAUSAL_LM", "SEQ_TO_SEQ_CAUSAL_LM", "MASKED_LM", "IMAGE_CLASSIFICATION
 CLASSES = {"funnel": "FunnelModel", "musicgen": "MusicgenForConditionalGeneration",
            "musicgen_melody": "MusicgenMelodyForConditionalGeneration",
            "bark": "BarkSemanticModel",  # the whole is three of these and a codec, and has no forward
-           "evolla": "EvollaModel"}  # fmt: skip
+           "evolla": "EvollaModel", "voxtral_realtime_text": "VoxtralRealtimeTextModel"}  # fmt: skip
 _RANK = {t: k for k, t in enumerate(WELL_KNOWN)}
 
 
@@ -66,10 +67,15 @@ def _named(model_type: str, name: str) -> Callable[[], nn.Module]:
         import transformers
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-        kind = getattr(transformers, name)
+        kind = getattr(transformers, name, None) or _unexported(name, CONFIG_MAPPING[model_type])
         return kind(_part(tiny(CONFIG_MAPPING[model_type], model_type), kind.config_class))
 
     return build
+
+
+def _unexported(name: str, config_class: type) -> Any:
+    """A class that the library has and does not export."""
+    return getattr(import_module(config_class.__module__.replace(".configuration_", ".modeling_")), name)
 
 
 def _part(config: Any, kind: type) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -51,8 +52,6 @@ class Tracked(nn.Module):
 
 def _tracked(kind: str) -> Callable[[nn.Module], nn.Module]:
     def wrap(model: nn.Module) -> nn.Module:
-        from importlib import import_module
-
         return Tracked(model, getattr(import_module(type(model).__module__), f"{kind}InferenceSession"))
 
     return wrap
@@ -68,5 +67,4 @@ WRAPPED: dict[str, Callable[[nn.Module], nn.Module]] = {
 #: Model type -> why no model of it can be run.
 UNAVAILABLE: dict[str, str] = {
     "sam3_video": "which objects it tracks is decided by values, in Python; its parts are on their own: sam3, sam3_tracker_video",
-    "voxtral_realtime_text": "the library does not export its class; voxtral_realtime contains it",
 }
