@@ -68,9 +68,6 @@ add("prelu_1", F.prelu, (2, 3), (1,))
 add("prelu_c", F.prelu, (2, 3, 2), (3,))
 add("dropout_eval", lambda x: F.dropout(x, 0.5, training=False), (2, 3))
 add("alpha_dropout_eval", lambda x: F.feature_alpha_dropout(x, 0.5, training=False), (2, 3))
-add("dropout_train", lambda x: F.dropout(x, 0.5, training=True), (2, 3), unsupported=True, order=1, why="noise")
-add("bernoulli", lambda x: torch.bernoulli(x.sigmoid()), (2, 3), unsupported=True, order=1, constant=True, why="noise")
-add("rand_like", lambda x: x + torch.rand_like(x), (2, 3), unsupported=True, order=1, why="noise")
 
 # -- reductions, sorting and scans -------------------------------------------------------------------------------
 
@@ -83,7 +80,6 @@ add("softmax", lambda x: x.softmax(1), (2, 3))
 add("log_softmax", lambda x: x.log_softmax(1), (2, 3))
 add("softmin", lambda x: F.softmin(x, 1), (2, 3))
 add("softmax_of_uniform", lambda x: x[:, None].expand(2, 3).softmax(1), (2,), constant=True)
-add("gumbel_softmax", lambda x: F.gumbel_softmax(x, dim=1), (2, 3), unsupported=True, order=1, why="noise")
 add("normalize", lambda x: F.normalize(x, dim=1), (2, 3))
 add("norm_p", lambda x: x.norm(3, dim=1), (2, 3))
 add("vector_norm", lambda x: torch.linalg.vector_norm(x, dim=0, keepdim=True), (2, 3))
@@ -114,6 +110,8 @@ add("logcumsumexp", lambda x: x.logcumsumexp(1), (2, 3))
 add("cummax", lambda x: x.cummax(1), (2, 3), reads=(0,))
 add("cumsum_of_uniform", lambda x: x[:, None].expand(2, 3).cumsum(1), (2,))
 add("diff", lambda x: x.diff(dim=1), (2, 3))
+add("_is_all_true", lambda x: x * torch.ops.aten._is_all_true(x > 0), (2, 3), order=720, constant=True, why="the oracle has no expansion")
+add("_is_any_true", lambda x: x * torch.ops.aten._is_any_true(x > 9), (2, 3), order=720, constant=True, why="the oracle has no expansion")
 add("trapezoid", lambda x: torch.trapezoid(x, dim=1), (2, 3))
 add("trace", torch.trace, (3, 3))
 add("histc", lambda x: torch.histc(x, 4, -9, 9), (6,), order=720, constant=True, why="the oracle has no expansion")
@@ -259,7 +257,9 @@ add("expand", lambda x: x.expand(2, 3), (3,))
 add("repeat", lambda x: x.repeat(2, 2), (2, 3))
 add("tile", lambda x: x.tile((2,)), (2, 3))
 add("repeat_interleave", lambda x: x.repeat_interleave(2, 1), (2, 3))
-add("repeat_interleave_list", lambda x: x.repeat_interleave(torch.tensor([1, 2, 1]), 1), (2, 3), order=48, why="two positions of equal value do not trade places")
+add("repeat_interleave_list", lambda x: x.repeat_interleave(torch.tensor([1, 2, 1]), 1), (2, 3))
+add("index_constant_tiled", lambda x: x[:, torch.arange(6) % 3], (2, 3))
+add("index_constant_mixed", lambda x: x[:, torch.tensor([3, 0, 1, 0, 3, 2, 1, 1])], (2, 4))
 add("cat", lambda x, y: torch.cat([x, y], 1), (2, 3), (2, 2))
 add("cat_same", lambda x: torch.cat([x, x], 1), (2, 3))
 add("cat_uniform", lambda x, y: torch.cat([x, y[:, None].expand(2, 3)], 1), (2, 3), (2,))
@@ -335,7 +335,7 @@ add("embedding_bag_weighted", lambda w, s, i: F.embedding_bag(i, w, per_sample_w
     (5, 3), (2, 3), ints(2, 3, high=5), order=6, why="the oracle has no expansion")  # fmt: skip
 add("index_select", lambda x, i: x.index_select(1, i), (2, 4), ints(2, high=4))
 add("index_constant", lambda x: x[:, torch.tensor([2, 0, 1])] * x, (2, 3), order=2, why="a cyclic group is none of ours")
-add("index_constant_repeats", lambda x: x[:, torch.tensor([2, 0, 2])], (2, 3), order=4, why="two positions of equal value do not trade places")
+add("index_constant_repeats", lambda x: x[:, torch.tensor([2, 0, 2])], (2, 3))
 add("index_two", lambda x, i, j: x[i, :, j], (3, 2, 3), ints(2, high=3), ints(2, high=3))
 add("index_mask_constant", lambda x: x[torch.tensor([True, False, True])], (3, 2))  # fmt: skip
 add("gather", lambda x, i: x.gather(1, i), (2, 4), ints(2, 2, high=4))
@@ -343,6 +343,13 @@ add("take_along_dim", lambda x, i: torch.take_along_dim(x, i, 1), (2, 4), ints(2
 add("take", lambda x, i: torch.take(x, i), (2, 3), ints(2, high=6), order=0)
 add("searchsorted", lambda x, y: torch.searchsorted(x.sort(-1).values, y), (4,), (2, 3), order=0)
 add("bucketize", lambda x: torch.bucketize(x, torch.tensor([-0.5, 0.5], dtype=x.dtype)), (2, 3), order=720)
+add("index_mask_and_vector", lambda x, y: x[y.sum(0) > -99, torch.tensor([1, 0, 1])].sum(0), (3, 2, 2), (2, 3), order=16,
+    why="the oracle has no expansion: what is indexed stays, what is summed does not")  # fmt: skip
+add("index_mask_of_two", lambda x, y: x[:, y > -99, torch.arange(4)].sum(1), (2, 2, 2, 4), (2, 2), order=2,
+    why="the oracle has no expansion")  # fmt: skip
+add("repeat_interleave_data", lambda x, y: x.repeat_interleave(y.argsort() + 1, 1).cumsum(1)[:, -1], (2, 3), (3,), order=2,
+    why="the oracle has no expansion")  # fmt: skip
+add("repeat_interleave_of_constant", lambda x: x.repeat_interleave(torch.tensor([2, 2, 2]), 1), (2, 3))
 add("masked_rows", lambda x, y: x[y.sum(1) > 0].sum(0), (4, 3), (4, 2), order=96, why="the oracle has no expansion")
 add("one_hot", lambda x: F.one_hot(x.argmax(1), 3), (2, 3))
 add("isin", lambda x: torch.isin(x.round(), torch.tensor([0.0, 1.0], dtype=x.dtype)), (2, 3), order=720)
@@ -379,6 +386,43 @@ add("cross_entropy", lambda x, t: F.cross_entropy(x, t), (2, 3), ints(2, high=3)
 add("cross_entropy_soft", lambda x, y: F.cross_entropy(x, y.softmax(1)), (2, 3), (2, 3))
 add("soft_margin", lambda x, y: F.soft_margin_loss(x, y), (2, 3), (2, 3), order=720, why="the oracle has no expansion")
 add("triplet", F.triplet_margin_loss, (2, 3), (2, 3), (2, 3))
+
+# -- random draws: the same ones each time, and each in its place -------------------------------------------------------
+
+
+def _seeded(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*operands: Tensor) -> Any:
+        torch.manual_seed(0)
+        return function(*operands)
+
+    return run
+
+
+_aten = torch.ops.aten
+for _op, _draw in {
+    "dropout_train": lambda x: F.dropout(x, 0.5, training=True), "gumbel_softmax": lambda x: F.gumbel_softmax(x, dim=1),
+    "native_dropout_train": lambda x: _aten.native_dropout(x, 0.5, True)[0], "rrelu_train": lambda x: F.rrelu(x, training=True),
+    "feature_dropout_train": lambda x: F.dropout1d(x[..., None], 0.5, training=True)[..., 0], "alpha_dropout_train": lambda x: F.alpha_dropout(x, 0.5, True),
+    "feature_alpha_dropout_train": lambda x: F.feature_alpha_dropout(x, 0.5, training=True),
+    "rand": lambda x: x + torch.rand(2, 3).to(x), "rand_like": lambda x: x * torch.rand_like(x), "randn": lambda x: x + torch.randn(2, 3).to(x),
+    "randn_like": lambda x: x + torch.randn_like(x), "randint": lambda x: x * torch.randint(1, 9, (2, 3)),
+    "randint_like": lambda x: x * torch.randint_like(x, 99), "randperm": lambda x: x * torch.randperm(6).view(2, 3),
+    "uniform": lambda x: x * _aten.uniform(x), "exponential": lambda x: x * _aten.exponential(x), "cauchy": lambda x: x * _aten.cauchy(x),
+    "normal_functional": lambda x: x * _aten.normal_functional(x), "geometric": lambda x: x * _aten.geometric(x, 0.01),
+    "log_normal": lambda x: x * _aten.log_normal(x), "bernoulli_p": lambda x: x * (_aten.bernoulli(x, 0.5) + 1),
+    "normal": lambda x: torch.normal(x, 1.0), "normal_both": lambda x: torch.normal(x, x.abs() + 1),
+    "bernoulli": lambda x: x * torch.bernoulli(x.sigmoid()), "binomial": lambda x: x + torch.binomial(torch.full_like(x, 90), x.sigmoid()),
+    "poisson": lambda x: x + torch.poisson(9 * x.abs()), "multinomial": lambda x: x * (torch.multinomial(x.abs(), 3) + 1),
+}.items():  # fmt: skip
+    add(_op, _seeded(_draw), (2, 3), order=1, why="noise")
+add("drawn_for_rows", _seeded(lambda x: x * torch.rand(2, 1).to(x)), (2, 3), order=36, why="noise for each row")
+add("drawn_for_columns", _seeded(lambda x: x * torch.rand(3).to(x)), (2, 3), order=8, why="noise for each column")
+add("drawn_and_averaged", _seeded(lambda x: x * torch.rand_like(x).mean()), (2, 3), order=720, why="one number")
+add("drawn_beside", _seeded(lambda x, y: (x + torch.rand(2, 3).to(x)) @ y), (2, 3), (3, 2), order=2, why="noise")
+
+# -- control flow -----------------------------------------------------------------------------------------------------
+
+add("branch", lambda x: x if x.abs().sum() > 0 else -x, (2, 3))
 
 # -- where a rule could say too much ------------------------------------------------------------------------------------
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import pytest
 import torch
+from direct_cases import DIRECT, ELSEWHERE, Direct
 from module_cases import CASES as MODULES
 from oracle import true_order
+from reach import keeping_ops_whole
 from rule_cases import CASES as OPS
 from sandwich import Case, Sandwich, trained, unsoundness
 from torch import Tensor, nn
 
-from autoperm.capture import capture
-from autoperm.errors import UnknownOpError
+from autoperm.capture import Capture, capture
+from autoperm.capture.tracers import TRACERS
+from autoperm.errors import CaptureError, UnknownOpError
 from autoperm.infer import UnsupportedOpWarning, infer, infer_captured
 from autoperm.rules import registered, rule
 
@@ -26,14 +30,23 @@ def quiet() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("case", [*OPS, *MODULES], ids=lambda case: case.name)
-def test_rule(case: Case) -> None:
+def model_of(case: Case) -> tuple[Sandwich, tuple[Tensor, ...]]:
+    """The op between free operands, in the precision in which it is traced, and its inputs."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     model = trained(Sandwich(case, generator), generator)
     dtype = torch.float32 if case.single else torch.float64
-    inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in model.inputs)
-    captured = capture(model.to(dtype), inputs)
+    return model.to(dtype), tuple(x.to(dtype) if x.is_floating_point() else x for x in model.inputs)
+
+
+def captured_case(case: Case, tracers: Sequence[str] = tuple(TRACERS)) -> Capture:
+    return capture(*model_of(case), tracers=tracers)
+
+
+@pytest.mark.parametrize("case", [*OPS, *MODULES], ids=lambda case: case.name)
+def test_rule(case: Case) -> None:
+    model, inputs = model_of(case)
+    captured = capture(model, inputs)
     spec = infer_captured(captured)
     model.double()
     assert bool(spec.unsupported) == case.unsupported, spec.unsupported
@@ -43,6 +56,54 @@ def test_rule(case: Case) -> None:
         assert change > 0 or case.constant, "a constant output shows nothing"
     expected = true_order(captured, swaps=False) if case.order is None else case.order
     assert expected in (0, spec.order)
+
+
+@pytest.mark.parametrize("direct", DIRECT, ids=lambda direct: direct.name)
+def test_an_op_by_its_own_name(direct: Direct) -> None:
+    case = direct.case
+    model, inputs = model_of(case)
+    captured = capture(model, inputs)
+    spec = infer_captured(captured)
+    assert not spec.unsupported
+    if not case.single:
+        error, change = unsoundness(model, spec, inputs, range(3))
+        assert error < 1e-10
+        assert change > 0 or case.constant, "a constant output shows nothing"
+    expected = case.order if direct.like is None else true_order(captured_case(direct.like), swaps=False)
+    assert expected in (0, spec.order)
+
+
+@pytest.mark.parametrize("case", [*OPS, *MODULES, *(d.case for d in DIRECT)], ids=lambda case: case.name)
+def test_what_torch_composes_of_other_ops_has_the_same_group_as_a_whole(case: Case) -> None:
+    model, inputs = model_of(case)
+    with keeping_ops_whole() as whole:
+        try:
+            captured = capture(model, inputs, tracers=[whole])
+        except CaptureError:
+            pytest.skip("this tracer knows neither values nor in-place ops")
+    spec = infer_captured(captured)
+    if case.unsupported:
+        return
+    assert case.single or unsoundness(model, spec, inputs, range(3))[0] < 1e-10
+    composed = infer_captured(capture(model, inputs)).order
+    assert spec.order == composed or (spec.unsupported and spec.order < composed)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_ops_of_other_backends(name: str) -> None:
+    where, op, arguments = ELSEWHERE[name]
+    (case,) = (case for case in OPS if case.name == where)
+    captured = captured_case(case)
+    expected = infer_captured(captured).order
+    packet = getattr(torch.ops.aten, name)
+    replaced = [
+        node for node in captured.graph.nodes if getattr(node.target, "overloadpacket", None) is getattr(torch.ops.aten, op)
+    ]
+    for node in replaced:
+        node.args, node.kwargs, node.target = arguments(node), {}, getattr(packet, packet.overloads()[0])
+    spec = infer_captured(captured)
+    assert replaced and not spec.unsupported
+    assert spec.order == expected > 1
 
 
 def test_every_rule_is_for_an_op() -> None:
@@ -130,23 +191,27 @@ def test_linear_algebra_pins_only_its_matrices() -> None:
     assert any("matri" in reason or "triang" in reason for reason in spec.pinned.values())
 
 
-@pytest.mark.parametrize("tracer", ["export"])
-@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN])
-def test_recurrent_layers_kept_whole(make: type[nn.RNNBase], tracer: str) -> None:
-    """``torch.export`` keeps all layers and directions in one op."""
+class Recurrent(nn.Module):
+    """Two layers in two directions between linear ones."""
 
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Linear(2, 3), nn.Linear(4, 2)
-            self.core = make(3, 2, num_layers=2, bidirectional=True, batch_first=True)
+    def __init__(self, make: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 3), nn.Linear(4, 2)
+        self.core = make(3, 2, num_layers=2, bidirectional=True, batch_first=True)
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.last(self.core(self.first(x))[0])
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.core(self.first(x))[0])
 
-    model, x = Model(), torch.randn(1, 2, 2)
-    kept = infer_captured(capture(model, x, tracers=[tracer]))
+
+@pytest.mark.parametrize("make", [nn.LSTM, nn.GRU, nn.RNN, partial(nn.RNN, nonlinearity="relu")])
+def test_recurrent_layers_kept_whole(make: type[nn.RNNBase]) -> None:
+    """All layers and directions in one op."""
+    model, x = Recurrent(make), torch.randn(1, 2, 2)
     unrolled = capture(model.double(), x.double())
+    with keeping_ops_whole() as whole:
+        captured = capture(model, x.double(), tracers=[whole])
+    kept = infer_captured(captured)
+    assert any("rnn" in str(n.target) or "lstm" in str(n.target) or "gru" in str(n.target) for n in captured.graph.nodes)
     assert not kept.unsupported
     assert kept.order == infer_captured(unrolled).order == true_order(unrolled, swaps=False)
 

@@ -42,9 +42,6 @@ SLICE = [
 ]  # fmt: skip
 
 
-#: Ops of a model that have no rule.
-UNKNOWN = {"qwen2_vl": {"aten.repeat_interleave.Tensor", "aten._is_all_true.default"}}
-
 
 def record_of(entry: Entry) -> dict[str, object]:
     record: dict[str, object] = {}
@@ -73,7 +70,7 @@ def test_a_model_of_the_zoo_is_traced_and_sound(source: str, name: str) -> None:
     record = record_of(found[name])
     assert record["status"] == "sound", record
     assert record["log10_order"] > 1  # type: ignore[operator]
-    assert set(record["unsupported"]) <= UNKNOWN.get(name, set())  # type: ignore[call-overload]
+    assert record["unsupported"] == {}
 
 
 def test_the_zoos_are_as_large_as_they_say() -> None:

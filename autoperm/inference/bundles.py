@@ -253,7 +253,8 @@ class Bundles:
                 once = {leaf for leaf in here if here.count(leaf) == 1}
                 found = once if found is None else found & once
             elif v in self.search.leaf_of:
-                found = of.get(self.search.leaf_of[v], set()).copy() if found is None else found & of[self.search.leaf_of[v]]
+                seen = of.get(self.search.leaf_of[v], set())  # none: all tensors are constant along it
+                found = seen.copy() if found is None else found & seen
         still = {self.search.leaf_of[v] for v in self.moved if v in self.search.leaf_of}
         parents = {m for m in found or set() if m not in still and m not in classes.blurred}
         while bad := {m for m in parents if m not in classes.pinned and not of.get(m, set()) <= parents}:

@@ -63,6 +63,13 @@ def insert(view: View, at: int, size: int = 1) -> View:
     return View(view.source, (*view.dims[:at], digits, *view.dims[at:]), view.offsets)
 
 
+def repeated(view: View, at: int, times: int, *, inside: bool) -> View:
+    """Every position of a dimension so many times in a row, or (not ``inside``) all of them again and again."""
+    again = (Digit(None, 1, times),) if times > 1 else ()
+    digits = (*view.dims[at], *again) if inside else (*again, *view.dims[at])
+    return View(view.source, (*view.dims[:at], digits, *view.dims[at + 1 :]), view.offsets)
+
+
 def drop(view: View, at: int) -> View:
     return View(view.source, view.dims[:at] + view.dims[at + 1 :], view.offsets)
 

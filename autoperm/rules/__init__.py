@@ -18,6 +18,7 @@ from autoperm.rules import (  # noqa: F401  isort: skip
     normalization,
     ordering,
     pointwise,
+    random,
     recurrent,
     reduction,
     routing,

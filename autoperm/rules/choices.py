@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import fx
 
 from autoperm.inference import views
@@ -142,9 +143,25 @@ def same(op: Op) -> object | None:
 @choosing("aten._to_copy", "aten.to")
 def cast(op: Op) -> object | None:
     """To another type the numbers are the same; but what reads fractions reads numbers, unless it only counts them."""
-    choice = of(op, op["self"])
+    choice, dtype = of(op, op["self"]), op.node.meta["val"].dtype
+    if choice is None or not holds(dtype, choice.onehot.shape[-1] - 1):
+        return None
     counted = all(str(user.target).startswith(("aten.histc", "aten.bincount")) for user in op.node.users)
-    return choice if choice is not None and (counted or not op.node.meta["val"].is_floating_point()) else None
+    return choice if counted or not dtype.is_floating_point else None
+
+
+def holds(dtype: torch.dtype, largest: int) -> bool:
+    """Whether all numbers up to one are different ones in a type."""
+    if dtype.is_floating_point:
+        return largest <= 1 / torch.finfo(dtype).eps
+    return dtype != torch.bool and not dtype.is_complex and largest <= torch.iinfo(dtype).max
+
+
+@choosing("aten.remainder")
+def wrapped(op: Op) -> object | None:
+    """Numbers modulo how many there are, by which negative ones would be counted from the end: they stay what they are."""
+    choice = of(op, op["self"])
+    return choice if choice is not None and op["other"] == choice.onehot.shape[-1] else None
 
 
 # -- ops that look something up by a choice ----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from autoperm.inference.views import View
 from autoperm.rules.joining import picked
 from autoperm.rules.movement import reshaped
 from autoperm.rules.op import Op, letters
-from autoperm.rules.registry import NoRule, rule
+from autoperm.rules.registry import rule
 
 _WHY = "indexed by position"
 
@@ -49,7 +49,7 @@ def index_select(op: Op) -> View:
     return op.state([(view, tuple(inner)), (op.view("index"), (("i",),))], [tuple(names)], [op.shape()], reason=_WHY)[0]
 
 
-@rule("aten.index", "aten._unsafe_index", "aten.index.Tensor", "aten._unsafe_index.Tensor")
+@rule("aten.index", "aten._unsafe_index")
 def index(op: Op) -> View:
     """Advanced indexing. One constant index vector picks positions; otherwise the indexed axes are pinned."""
     view, indices = op.view("self"), list(op["indices"])
@@ -68,7 +68,7 @@ def index(op: Op) -> View:
 def _masked(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
     """One mask picks positions of the dimensions that it covers: known ones, or by values, and then nothing moves there."""
     if len(used) > 1:
-        raise NoRule("a boolean mask beside other indices")
+        return _masked_and_indexed(op, view, indices, used)
     dim, mask = used[0], op.labels.view(indices[used[0]])
     known = op.labels.value(indices[dim])
     if known is None:
@@ -80,6 +80,28 @@ def _masked(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
     count = int(np.prod(view.shape[dim : dim + known.ndim]))
     flat = reshaped(op, view, (*view.shape[:dim], count, *view.shape[dim + known.ndim :]))
     return picked(op, flat, dim, np.nonzero(np.asarray(known.reshape(-1).cpu()))[0], op.shape())
+
+
+def _masked_and_indexed(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
+    """Masks beside other indices: what is found by them is in order, and nothing moves along it."""
+    names, at = letters(view.ndim), 0
+    taken: list[int] = []
+    looked: list[View] = []
+    for index in indices:  # a mask stands for as many dimensions as it has
+        covers = 1 if index is None else index.meta["val"].ndim if _is_mask(index) else 1
+        if index is not None:
+            taken += range(at, at + covers)
+            looked.append(op.labels.view(index))
+            op.pin(looked[-1], _WHY)
+        at += covers
+        if at >= view.ndim:
+            break
+    kept = [name for k, name in enumerate(names) if k not in taken]
+    first = taken[0] if taken == list(range(taken[0], taken[-1] + 1)) else 0
+    found = [PIN] * (len(op.shape()) - len(kept))
+    source = tuple(PIN if k in taken else name for k, name in enumerate(names))
+    terms = [(view, source), *((v, (PIN,) * v.ndim) for v in looked)]
+    return op.state(terms, [(*kept[:first], *found, *kept[first:])], [op.shape()], reason=_WHY)[0]
 
 
 def _looked_up(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
@@ -97,6 +119,17 @@ def _looked_up(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
 
 def _is_mask(node: fx.Node) -> bool:
     return str(node.meta["val"].dtype) in ("torch.bool", "torch.uint8")
+
+
+@rule("aten.repeat_interleave.Tensor")
+def repeated_by_data(op: Op) -> View:
+    """Positions of ``repeats``, each as often as is written there: which one comes where depends on all that come before.
+
+    Where ``repeats`` is known the result is a constant, and no rule is asked.
+    """
+    reason = "each position is repeated as often as data says"
+    op.pin(op.view("repeats"), reason)
+    return op.pinned(op.shape(), reason)
 
 
 @rule("aten.gather", "aten.take_along_dim")

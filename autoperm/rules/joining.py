@@ -160,6 +160,10 @@ def _state_part(
     op.system.frames.append(Restriction(whole, tensor, tuple(statement), False, op.node))
 
 
+#: What is read more often from one place is not followed.
+MOST_REPEATS = 8
+
+
 def picked(op: Op, source: View, dim: int, index: np.ndarray, shape: Sequence[int]) -> View:
     """Positions ``index`` of a dimension, known and in any order, repeats allowed."""
     tensor, projection = operand(op.system, source, op.node, plain=True)
@@ -167,14 +171,29 @@ def picked(op: Op, source: View, dim: int, index: np.ndarray, shape: Sequence[in
     if dim not in where:  # uniform: any positions are the same
         kept = source if source.shape[dim] == len(index) else views.insert(views.drop(source, dim), dim, len(index))
         return kept
-    turns = _occurrences(index)
-    if turns.max(initial=0) >= 8:
+    values, times = np.unique(index, return_counts=True)
+    if times.max(initial=1) > MOST_REPEATS:
         return _pinned_pick(op, source, dim, shape)
+    if times.max(initial=1) == 1:
+        return _restricted(op, source, tensor, where, dim, index)
     parts = []
-    for turn in range(int(turns.max(initial=0)) + 1):
-        at = np.nonzero(turns == turn)[0]
-        parts.append((_restricted(op, source, tensor, where, dim, index[at]), at))
-    return parts[0][0] if len(parts) == 1 else assembled(op, shape, dim, parts)
+    for count in np.unique(times).tolist():  # what is read equally often is a product (which, repeat)
+        once = _in_order_of_reading(index, values[times == count])
+        part = _restricted(op, source, tensor, where, dim, once)
+        at = np.stack([np.nonzero(index == value)[0] for value in once])
+        if count > 1 and _ascending(at.T.reshape(-1) - at.min()):  # all of them, again and again
+            part, at = views.repeated(part, dim, count, inside=False), at.T
+        elif count > 1:
+            part = views.repeated(part, dim, count, inside=True)
+        parts.append((part, at.reshape(-1)))
+    return parts[0][0] if len(parts) == 1 and _ascending(parts[0][1]) else assembled(op, shape, dim, parts)
+
+
+def _in_order_of_reading(index: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The values in the order in which they come first."""
+    _, first = np.unique(index, return_index=True)
+    kept = np.isin(index[np.sort(first)], values)
+    return index[np.sort(first)][kept]
 
 
 def _restricted(op: Op, source: View, tensor: Tensor, where: dict[int, int], dim: int, index: np.ndarray) -> View:
@@ -206,16 +225,6 @@ def _pinned_pick(op: Op, source: View, dim: int, shape: Sequence[int]) -> View:
     names = [(f"l{k}",) for k in range(source.ndim)]
     names[dim] = ("_",)
     return op.state([(source, tuple(names))], [tuple(names)], [shape], reason="indexed with many repeats")[0]
-
-
-def _occurrences(index: np.ndarray) -> np.ndarray:
-    """For each entry how often its value came before."""
-    seen: dict[int, int] = {}
-    turns = np.empty(len(index), dtype=np.int64)
-    for k, value in enumerate(index.tolist()):
-        turns[k] = seen.get(value, 0)
-        seen[value] = int(turns[k]) + 1
-    return turns
 
 
 def _ascending(index: np.ndarray) -> bool:

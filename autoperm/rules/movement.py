@@ -15,10 +15,10 @@ from autoperm.rules.registry import rule
 @rule(
     "aten.alias", "aten.clone", "aten.contiguous", "aten.detach", "aten.lift_fresh", "aten.lift_fresh_copy", "aten.lift",
     "aten.alias_copy", "aten.detach_copy", "aten.resolve_conj", "aten.resolve_neg", "aten.conj", "aten._conj",
-    "aten._neg_view", "aten._assert_tensor_metadata", "aten.pin_memory", "aten.type_as",
+    "aten._neg_view", "aten.pin_memory", "aten.type_as",
 )  # fmt: skip
-def same(op: Op) -> View | None:
-    return op.labels.view(op.node.args[0]) if op.node.meta.get("val") is not None else None  # type: ignore[arg-type]
+def same(op: Op) -> View:
+    return op.labels.view(op.node.args[0])  # type: ignore[arg-type]
 
 
 def reshaped(op: Op, view: View, shape: Sequence[int]) -> View:

@@ -12,8 +12,8 @@ def _rest(ndim: int, used: int) -> str:
 
 
 @rule(
-    "aten.native_batch_norm", "aten._native_batch_norm_legit", "aten._native_batch_norm_legit_no_training",
-    "aten.batch_norm", "aten.cudnn_batch_norm", "aten.miopen_batch_norm", "aten._batch_norm_no_update",
+    "aten.native_batch_norm", "aten._native_batch_norm_legit_no_training", "aten.batch_norm", "aten.cudnn_batch_norm",
+    "aten.miopen_batch_norm", "aten._batch_norm_no_update",
     "aten._native_batch_norm_legit.no_stats", "aten._native_batch_norm_legit_functional",
 )  # fmt: skip
 def batch_norm(op: Op) -> object:
@@ -57,6 +57,15 @@ def group_norm(op: Op) -> object:
     equation = f"b (g c) {rest}, (g c), (g c) -> b (g c) {rest}; b g"
     found = op.equation(equation, x, op.optional("weight"), op.optional("bias"), sizes=sizes, shapes=[op.shape()])
     return found if single else [found, None, None]
+
+
+@rule("aten.instance_norm")
+def instance_norm(op: Op) -> View:
+    """Every channel of every sample by its own statistics, or by given ones."""
+    x = op.view("input")
+    parts = [op.optional(n) for n in ("weight", "bias", "running_mean", "running_var")]
+    label = f"b c {_rest(x.ndim, 2)}"
+    return op.equation(f"{label}, c, c, c, c -> {label}{'; b c' if op['use_input_stats'] else ''}", x, *parts)
 
 
 @rule("aten._weight_norm", "aten._weight_norm_interface")

@@ -8,14 +8,15 @@ from autoperm.inference.views import View
 from autoperm.rules.folding import folded, mirrored
 from autoperm.rules.movement import narrowed
 from autoperm.rules.op import Op
-from autoperm.rules.registry import NoRule, rule
+from autoperm.rules.random import noisy
+from autoperm.rules.registry import rule
 
 UNARY = """
-abs acos acosh alpha_dropout angle asin asinh atan atanh bitwise_not ceil celu clamp clamp_min clamp_max clip conj_physical
-cos cosh deg2rad digamma elu erf erfc erfinv exp exp2 expm1 feature_dropout floor frac gelu hardshrink hardsigmoid
+abs acos acosh angle asin asinh atan atanh bitwise_not ceil celu clamp clamp_min clamp_max clip conj_physical
+cos cosh deg2rad digamma elu erf erfc erfinv exp exp2 expm1 floor frac gelu hardshrink hardsigmoid
 hardswish hardtanh isfinite isinf isnan isneginf isposinf leaky_relu lgamma log log10 log1p log2 log_sigmoid
 log_sigmoid_forward logical_not logit mish mvlgamma nan_to_num neg negative positive rad2deg reciprocal relu relu6
-round rrelu rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink special_entr special_erfcx
+round rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink special_entr special_erfcx
 special_i0 special_i1 special_ndtr special_log_ndtr sqrt square tan tanh threshold trunc rad2deg i0 fix
 special_i0e special_i1e special_ndtri special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1
 special_modified_bessel_i0 special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 special_airy_ai
@@ -62,37 +63,30 @@ for _name in dict.fromkeys((UNARY + NARY).split()):
     rule(f"aten.{_name}")(pointwise)
 
 
-@rule("aten.native_dropout", "aten.dropout", "aten.feature_alpha_dropout")
+@rule("aten.native_dropout", "aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout")
 def dropout(op: Op) -> object:
-    """The identity in eval mode; noise in train mode has no symmetry that we can prove for one sample."""
-    if op.get("train") is True and op.get("p") != 0:
-        raise NoRule("dropout in train mode")
+    """The identity in eval mode; in train mode, entries times noise."""
     view = op.view("input" if "input" in op.args else "self")
-    return [view, None] if op.name.startswith("aten.native") else view
+    several = isinstance(op.node.meta["val"], (tuple, list))
+    if op.get("train") is not False and op.get("p") != 0:
+        found = noisy(op, view)
+        return [found, noisy(op, result=1)] if several else found
+    return [view, None] if several else view
 
 
-@rule("aten.rrelu_with_noise", "aten.rrelu_with_noise_functional")
+@rule("aten.rrelu", "aten.rrelu_with_noise_functional")
 def rrelu(op: Op) -> object:
-    """A leaky ReLU in eval mode."""
-    if op["training"]:
-        raise NoRule("noise in train mode")
+    """A leaky ReLU in eval mode; in train mode, with random slopes."""
     view = op.view("self")
-    return [view, None] if isinstance(op.node.meta["val"], (tuple, list)) else view
+    if not isinstance(op.node.meta["val"], (tuple, list)):
+        return noisy(op, view) if op["training"] else view
+    return [noisy(op, view), noisy(op, result=1)] if op["training"] else [view, None]
 
 
 @rule("aten.empty_like", "aten.new_empty", "aten.empty_strided", "aten.new_empty_strided", "aten.empty")
 def uninitialised(op: Op) -> View:
     """Memory that is written to before anything reads it: no value, so no constraint."""
     return views.identity(op.system.tensor(op.shape(), [None] * len(op.shape()), op.node))
-
-
-_RANDOM = """bernoulli rand_like randn_like randint_like multinomial normal normal_functional uniform exponential rand randn
-randint randperm poisson cauchy geometric log_normal binomial"""
-
-
-@rule(*(f"aten.{name}" for name in _RANDOM.split()))
-def random(op: Op) -> View:
-    raise NoRule("a random result has no symmetry that we can prove for one sample")
 
 
 @rule("aten.glu")

@@ -48,6 +48,13 @@ def _extremum(op: Op, view: View) -> list[View]:
     return [found, found]
 
 
+@rule("aten._is_all_true", "aten._is_any_true")
+def truth(op: Op) -> View:
+    """Of all entries, in any order."""
+    view = op.view("self")
+    return reduce_over(op, view, list(range(view.ndim)))
+
+
 @rule("aten.median.dim", "aten.nanmedian.dim", "aten.kthvalue", "aten.mode")
 def order_statistic(op: Op) -> list[View]:
     return _extremum(op, op.view("self"))

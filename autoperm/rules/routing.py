@@ -68,9 +68,19 @@ def _number(op: Op, node: fx.Node) -> torch.Tensor | None:
     return raw.value if isinstance(raw, Places) else op.labels.value(node)
 
 
-_NAMES = "view reshape clone detach alias lift_fresh_copy _to_copy floor_divide div remainder add sub mul"
+_NAMES = "view reshape clone detach alias lift_fresh_copy floor_divide div remainder add sub mul"
 for _name in _NAMES.split():
     tracking(f"aten.{_name}")(_computed)
+
+
+@tracking("aten._to_copy")
+def cast(op: Op) -> object | None:
+    """In another type of integers numbers are what they were, counts and ends too."""
+    raw, dtype = raw_of(op, op["self"]), op.node.meta["val"].dtype
+    if isinstance(raw, (Counts, Ends)):
+        choice = raw.choice if isinstance(raw, Counts) else raw.listing.choice
+        return raw if choices.holds(dtype, math.prod(choice.shape)) and not dtype.is_floating_point else None
+    return _computed(op)
 
 
 # -- looked up and put back ---------------------------------------------------------------------------------------------
