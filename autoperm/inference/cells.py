@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from autoperm.inference.classes import Classes, Ref
+from autoperm.inference.even import Even
 from autoperm.inference.partition import Partition
 from autoperm.inference.relabel import is_identity
 from autoperm.inference.system import Frame, Projection, Restriction, System, Tensor
@@ -40,6 +41,7 @@ class Cells:
         self.cut_apart = False  # whether axes were cut because views of them do not fit
         self.in_points = False  # whether axes were cut into points to begin with
         self._whole = not partition.colors  # nothing is cut: one cell each, all live
+        self._even = Even(system, partition)
 
     def solve(self) -> Cells:
         if not self._whole:
@@ -80,7 +82,8 @@ class Cells:
     def classes_of(self, tensor: Tensor, cell: Cell) -> list[int | None]:
         found = self.of.get((tensor.id, cell))
         if found is None:
-            found = [self._class(axis, piece) for axis, piece in zip(tensor.dims, cell, strict=True)]
+            even = self._even.dims(tensor, cell)
+            found = [None if j in even else self._class(tensor.dims[j], piece) for j, piece in enumerate(cell)]
             self.of[tensor.id, cell] = found
         return found
 
@@ -169,15 +172,27 @@ class Cells:
             else:  # the same tensor twice in one statement
                 self._unify_members(frame, joint, members)
                 return
+        self._hold_where_even(frame, letters, members)
         self.joint.append((frame, joint, letters))
+
+    def _hold_where_even(self, frame: Frame, letters: list[int | None], members: list[Cell]) -> None:
+        """What meets a constant is not to be merged with what meets another one, though neither is tied to it."""
+        for (tensor, projection), cell in zip(frame.members, members, strict=True):
+            for dim in self._even.dims(tensor, cell):
+                for letter in projection[dim] or ():
+                    if letters[letter] is not None:
+                        self.classes.stuck.update(self.classes.leaves((letters[letter], None)))  # type: ignore[arg-type]
 
     def _adopt(
         self, frame: Frame, joint: Cell, letters: list[int | None], tensor: Tensor, projection: Projection, cell: Cell
     ) -> list[int | None]:
         """A tensor that no statement has named yet takes its classes from the letters."""
         items: list[int | None] = []
-        for axis, run, piece in zip(tensor.dims, projection, cell, strict=True):
-            if axis is None or run is None or self.system.find(axis) in self.system.opaque:
+        even = self._even.dims(tensor, cell)
+        for j, (axis, run, piece) in enumerate(zip(tensor.dims, projection, cell, strict=True)):
+            if j in even:
+                items.append(None)
+            elif axis is None or run is None or self.system.find(axis) in self.system.opaque:
                 items.append(self._class(axis, piece))
                 if items[-1] is None or run is None:
                     continue
@@ -269,6 +284,7 @@ class Cells:
             if not self.is_live(result, part if r.part_is_result else whole):
                 continue
             of_whole, of_part = self.classes_of(r.whole, whole), self.classes_of(r.part, part)
+            even, even_part = self._even.dims(r.whole, whole), self._even.dims(r.part, part)
             if r.whole.quiet or r.part.quiet:
                 self.shared.append((r, whole, part, [(dim, part_dim) for dim, part_dim, _ in shared]))
             for dim in selected:
@@ -276,6 +292,11 @@ class Cells:
                     self.classes.stuck.update(self.classes.leaves((of_whole[dim], None)))  # type: ignore[arg-type]
             for dim, part_dim, relabel in shared:
                 a, b = of_part[part_dim], of_whole[dim]
+                if dim in even or part_dim in even_part:
+                    for item in (a, b):
+                        if item is not None:
+                            self.classes.stuck.update(self.classes.leaves((item, None)))
+                    continue
                 if a is None and b is None:
                     continue
                 if a is None or b is None or self.classes.size[a] != self.classes.size[b]:
