@@ -6,6 +6,9 @@ zeros can be exchanged though the zeros' places move with those of another tenso
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 import numpy as np
 
 from autoperm.inference.partition import Partition
@@ -23,13 +26,30 @@ class Even:
         self._parts: dict[int, list[Restriction]] = {}  # of a joined tensor
         self._whole: dict[int, Restriction] = {}  # of a piece
         self._found: dict[tuple[int, Cell], frozenset[int]] = {}
-        for statement in system.frames:
-            if not isinstance(statement, Restriction):
-                continue
-            if not statement.part_is_result:
-                self._parts.setdefault(statement.whole.id, []).append(statement)
-            elif statement.whole.id in self._parts or statement.whole.id in self._whole:
-                self._whole[statement.part.id] = statement
+        joined: dict[int, list[Restriction]] = defaultdict(list)
+        restrictions = [statement for statement in system.frames if isinstance(statement, Restriction)]
+        for r in restrictions:
+            if not r.part_is_result:
+                joined[r.whole.id].append(r)
+        for r in restrictions if joined else ():
+            if r.part_is_result:
+                if r.whole.id in self._parts or r.whole.id in self._whole:
+                    self._whole[r.part.id] = r
+            elif self._may_be_even(parts := joined.pop(r.whole.id, [])):
+                self._parts[r.whole.id] = parts
+
+    def _may_be_even(self, parts: Sequence[Restriction]) -> bool:
+        """Whether a tensor put together of these has a constant cell, if cut in some way."""
+        left = {(k, r.whole.sizes[k]) for r in parts for k, _, index in r.dims if index is not None}
+        claimed = sum(len(index) for r in parts for _, _, index in r.dims if index is not None)
+        return any(claimed < size for _, size in left) or any(map(self._varies_less, parts))
+
+    def _varies_less(self, r: Restriction) -> bool:
+        """Whether a part has no axis along some dimension on which it has several positions, or may be constant itself."""
+        lengths = {k: len(index) for k, _, index in r.dims if index is not None}
+        shared = {k for k, part_dim, _ in r.dims if part_dim is not None}
+        missing = [k for k, axis in enumerate(r.whole.dims) if axis is not None and k not in shared and lengths.get(k, 2) > 1]
+        return bool(missing) or r.part.id in self._parts or r.part.id in self._whole
 
     def dims(self, tensor: Tensor, cell: Cell) -> frozenset[int]:
         """The dimensions along which a cell is constant."""
