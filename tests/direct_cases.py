@@ -96,6 +96,8 @@ add("squeeze_copy", lambda x: aten.squeeze_copy(x, 1), lambda x: x.squeeze(1), (
 add("unsqueeze_copy", lambda x: aten.unsqueeze_copy(x, 1), lambda x: x.unsqueeze(1), (2, 3))
 add("permute_copy", lambda x: aten.permute_copy(x, [2, 0, 1]), lambda x: x.permute(2, 0, 1), (2, 3, 2))
 add("numpy_T", lambda x: aten.numpy_T(x), lambda x: x.permute(1, 0), (2, 3))
+add("numpy_T_3", lambda x: aten.numpy_T(x), lambda x: x.permute(2, 1, 0), (2, 3, 2))
+add("mT", lambda x: aten.mT(x), lambda x: x.transpose(1, 2), (2, 3, 2))
 add("t_copy", aten.t_copy, lambda x: x.t(), (2, 3))
 add("adjoint", aten.adjoint, lambda x: x.mT, (2, 3))
 add("swapaxes", lambda x: aten.swapaxes(x, 0, 2), lambda x: x.transpose(0, 2), (2, 3, 2))

@@ -76,9 +76,11 @@ def permute(op: Op) -> View:
 def transpose_last(op: Op) -> View:
     source = op.view("self")
     order = list(range(source.ndim))
-    if source.ndim >= 2:
+    if "numpy_T" in op.name:
+        order.reverse()
+    elif source.ndim >= 2:
         order[-2:] = order[:-3:-1]
-    return views.permute(source, order[::-1] if "numpy_T" in op.name else order)
+    return views.permute(source, order)
 
 
 @rule("aten.transpose", "aten.swapaxes", "aten.swapdims", "aten.transpose_copy")
@@ -190,7 +192,7 @@ def unbind(op: Op) -> list[View]:
 )  # fmt: skip
 def split(op: Op) -> list[View]:
     source = op.view("self")
-    dim = op.get("dim", 0) % source.ndim
+    dim = min(1, source.ndim - 1) if "hsplit" in op.name else op.get("dim", 0) % source.ndim
     parts, start = [], 0
     for k in range(len(op.node.meta["val"])):
         length = op.shape(k)[dim]
