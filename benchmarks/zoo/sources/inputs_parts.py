@@ -81,6 +81,8 @@ def _followed(size: int) -> dict[str, Any]:
 PARTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "dia": lambda c: {"input_ids": tokens(), "decoder_input_ids": tokens(5 * c.decoder_config.num_channels).view(2, 5, -1)},
     "gemma3n_audio": lambda c: {"audio_mel": r(1, 40, c.input_feat_size), "audio_mel_mask": torch.zeros(1, 40).bool()},
+    "gemma3n": lambda c: {"input_ids": tokens(batch=1), "input_features": r(1, 40, c.audio_config.input_feat_size),
+                          "input_features_mask": ones(1, 40).bool()},
     "muse_glimmer_assistant": lambda c: {"noise_embeds": r(1, 8, c.hidden_size),
                                          "context_hidden_states": r(1, 5, c.hidden_size * len(c.target_layer_ids))},
     "pi0": _prefixed, "omdet-turbo": _tasks, "fun_asr_nano_encoder": _stacked, "inkling2_vision": _squares,

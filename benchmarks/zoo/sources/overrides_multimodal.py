@@ -19,7 +19,8 @@ _FLOW = {"latent_dim": 8, "flow_head_config": {"hidden_size": 32, "num_hidden_la
 
 _PERCEPTION = {"model_type": "timm_wrapper", "architecture": "vit_pe_core_tiny_patch16_384",
                "model_args": {"embed_dim": 32, "depth": 2, "num_heads": 4, "img_size": 32, "patch_size": 8}}  # fmt: skip
-_AUDIO = {"input_feat_size": 16, "conf_num_attention_heads": 4, "conf_num_hidden_layers": 2, "sscp_conv_channel_size": [8, 4]}
+_AUDIO = {"vocab_offset": 90, "vocab_size": 9, "input_feat_size": 16, "conf_num_attention_heads": 4,
+          "conf_num_hidden_layers": 2, "sscp_conv_channel_size": [8, 4]}  # fmt: skip
 
 #: Model type -> fields of the configuration.
 MULTIMODAL: dict[str, dict[str, Any]] = {
@@ -83,7 +84,7 @@ MULTIMODAL: dict[str, dict[str, Any]] = {
     "dots3_note_vision_encoder": {"pyramid_num_routed": [-1, 4], "mlp_layer_types": None, "adapter_in_dim": 32,
                                   "adapter_out_dim": 32},
     "dots3_note_audio_encoder": {"adapter_input_size": 32, "adapter_out_dim": 32, "downsample_hidden_size": 8},
-    "gemma3n_vision": {"model_args": {"channel_multiplier": 0.1}, "hidden_size": 2048},
+    "gemma3n_vision": {"model_args": {"channel_multiplier": 0.1}, "hidden_size": 2048, "vocab_offset": 80, "vocab_size": 10},
     "qwen3_omni_moe_thinker": {"vision_start_token_id": 92, "vision_end_token_id": 91}, "qwen3_omni_moe_text": rope(1, 1, 2),
     "glmasr_encoder": {"intermediate_size": 128}, "vipllava": {"vision_feature_layers": [-1, -2]},
     "muse_glimmer": {"out_hidden_size": 128, "projector_hidden_size": 48}, "granite_speech": {"window_size": 10},
