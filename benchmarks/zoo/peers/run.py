@@ -12,7 +12,7 @@ from benchmarks.zoo.entry import Entry
 from benchmarks.zoo.measure import Report, peak
 from benchmarks.zoo.peers.judge import judge
 from benchmarks.zoo.peers.pairs import pair
-from benchmarks.zoo.peers.tools import TOOLS
+from benchmarks.zoo.peers.tools import TOOLS, Moved
 from benchmarks.zoo.worker import Limits, measured
 
 #: Seconds that building and judging a model may take, beside those of the tool.
@@ -33,19 +33,27 @@ def _with(tool: str) -> Callable[[Entry, Report, int], None]:
         a, b, x = pair(entry.name)
         report({"stage": tool})
         start = time.perf_counter()
-        try:
-            moved = TOOLS[tool](a, b, x)
-        except MemoryError:
-            report({"status": "memory"})
-            return
-        except Exception as error:
-            report({"status": "crashed", "note": f"{type(error).__name__}: {error}".partition("\n")[0][:160]})
+        moved = _tried(lambda: TOOLS[tool](a, b, x))
+        if isinstance(moved, dict):
+            report(moved)
             return
         report({"stage": "judge", "seconds_tool": time.perf_counter() - start, "peak_gib": peak()})
         report({"share": moved.share, "log10_order": moved.log10_order})
         report(judge(a, b, moved.model.eval(), x))
 
     return examine
+
+
+def _tried(run: Callable[[], Moved]) -> Moved | dict[str, Any]:
+    """What a tool gives, or the fields of its failure; told once the error and the memory that its frames hold are gone."""
+    try:
+        return run()
+    except MemoryError:
+        note = ""
+    except Exception as error:
+        note = f"{type(error).__name__}: {error}".partition("\n")[0][:160]
+    short = not note or "allocate memory" in note
+    return {"status": "memory"} if short else {"status": "crashed", "note": note}
 
 
 def line(found: dict[str, Any]) -> str:
