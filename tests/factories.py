@@ -39,16 +39,26 @@ class TwoInputs(nn.Module):
         return self.head(self.embedding(tokens) * self.linear(numbers))
 
 
-class Noisy(nn.Module):
-    """Noise is an op without a rule."""
+@torch.library.custom_op("autoperm_factories::ranked", mutates_args=())
+def ranked(x: Tensor) -> Tensor:
+    """An op without a rule."""
+    return x * torch.arange(x.shape[-1]).to(x)
+
+
+@ranked.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class Ranked(nn.Module):
+    """A layer and an op without a rule."""
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.linear(x)
-        return x + torch.rand_like(x)
+        return torch.ops.autoperm_factories.ranked(self.linear(x))
 
 
 class model:
