@@ -323,6 +323,19 @@ add("scatter", lambda x, y, i: x.scatter(1, i, y), (2, 4), (2, 2), ints(2, 2, hi
 add("scatter_add", lambda x, y, i: x.scatter_add(1, i, y), (2, 4), (2, 2), ints(2, 2, high=4), order=1, why="rows move with the input index")
 add("scatter_reduce", lambda x, y, i: x.scatter_reduce(1, i, y, "amax"), (2, 4), (2, 2), ints(2, 2, high=4), order=0)
 add("masked_scatter", lambda x, y: x.masked_scatter(torch.tensor([True, False, True]), y), (2, 3), (4,), order=0)
+add("masked_scatter_rows", lambda x, y, i: x.masked_scatter((i == 1)[..., None].expand_as(x), y), (2, 2, 3), (2, 3), ints(2, 2, high=2),
+    order=6, why="rows move with the input mask")  # fmt: skip
+add("masked_scatter_blocks", lambda x, y, i: x.masked_scatter((i == 1)[..., None, None], y), (2, 2, 3), (2, 2, 3), ints(2, high=2),
+    order=720, why="blocks move with the input mask")  # fmt: skip
+add("masked_scatter_long", lambda x, y, i: x.masked_scatter((i == 1)[..., None].expand_as(x), y), (2, 2, 3), (3, 4), ints(2, 2, high=2), order=0)
+add("assign_by_index", lambda x, y, i: _assign(x, y, (_all, i)), (2, 4, 3), (2, 2, 3), ints(2, high=4), order=720, why="places move with the input index")
+add("assign_by_indices", lambda x, y, i: _assign(x, y, (i, _all, i % 2)), (4, 3, 2), (2, 3), ints(2, high=4), order=6, why="places move with the input index")
+add("assign_by_index_broadcast", lambda x, y, i: _assign(x, y, (_all, i)), (2, 4, 3), (2, 1, 3), ints(2, high=4), order=720, why="places move with the input index")
+add("add_by_index", lambda x, y, i: x.index_put((i,), y, accumulate=True), (4, 3), (2, 3), ints(2, high=4), order=6, why="places move with the input index")
+add("assign_by_mask", lambda x, y, i: _assign(x, y, (_all, i > 1)), (2, 4, 3), (2, 2, 3), torch.tensor([0, 3, 2, 1]), order=720, why="places move with the input mask")
+add("assign_one_by_mask", lambda x, y, i: _assign(x, y, (_all, i > 1)), (2, 4, 3), (3,), torch.tensor([0, 3, 2, 1]), order=24576, why="places move with the input mask")
+add("assign_one_by_free_mask", lambda x, y: _assign(x, y, (_all, x[0, :, 0] > 0)), (2, 4, 3), (1, 3), order=0)
+add("assign_by_two_masks", lambda x, y, i: _assign(x, y, (i > 0, i[:2] > 0)), (3, 2, 3), (2, 3), torch.tensor([0, 3, 2]), order=1, why="pinned")
 add("index_reduce", lambda x, y: x.index_reduce(1, torch.tensor([2, 0]), y, "amax"), (2, 4), (2, 2), order=0)
 
 # -- lookups --------------------------------------------------------------------------------------------------------

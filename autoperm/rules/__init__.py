@@ -17,6 +17,7 @@ from autoperm.rules import (  # noqa: F401  isort: skip
     movement,
     normalization,
     ordering,
+    placing,
     pointwise,
     random,
     recurrent,

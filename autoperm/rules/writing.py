@@ -6,32 +6,28 @@ where they are data nothing moves along the written dimension.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from torch import fx
 
 from autoperm.inference import operands, views
 from autoperm.inference.equation import PIN
 from autoperm.inference.views import View
 from autoperm.rules.joining import assembled, picked
-from autoperm.rules.movement import reshaped
 from autoperm.rules.op import Op, letters
 from autoperm.rules.pointwise import merge
 from autoperm.rules.registry import NoRule, rule
 
-_WHY = "written to by position"
+WHY = "written to by position"
 
 
 def written(op: Op, base: View, part: View, dim: int, index: np.ndarray) -> View:
     """``base`` with ``part`` at the positions ``index``, all different, of ``dim``."""
     shape = base.shape
     if operands.is_fixed(op.system, part, dim) and (
-        base.shape[dim] == 1 or _uniform(base, dim) or operands.is_fixed(op.system, base, dim)
+        base.shape[dim] == 1 or is_uniform(base, dim) or operands.is_fixed(op.system, base, dim)
     ):
         names = letters(base.ndim)
         names[dim] = PIN
-        return op.state([(base, tuple(names)), (part, tuple(names))], [tuple(names)], [shape], reason=_WHY)[0]
+        return op.state([(base, tuple(names)), (part, tuple(names))], [tuple(names)], [shape], reason=WHY)[0]
     rest = np.setdiff1d(np.arange(shape[dim]), index)
     parts = [(part, index)]
     if len(rest):
@@ -40,7 +36,7 @@ def written(op: Op, base: View, part: View, dim: int, index: np.ndarray) -> View
     return assembled(op, shape, dim, parts)
 
 
-def _uniform(view: View, dim: int) -> bool:
+def is_uniform(view: View, dim: int) -> bool:
     return all(d.dim is None or view.source.dims[d.dim] is None for d in view.dims[dim])
 
 
@@ -68,7 +64,7 @@ def diagonal_scatter(op: Op) -> View:
     square = base.shape[a] == base.shape[b] and not op["offset"]
     names[a] = names[b] = ("d",) if square else PIN
     of_part = (*(name for k, name in enumerate(names) if k not in (a, b)), names[a])
-    return op.state([(base, tuple(names)), (part, of_part)], [tuple(names)], [base.shape], reason=_WHY)[0]
+    return op.state([(base, tuple(names)), (part, of_part)], [tuple(names)], [base.shape], reason=WHY)[0]
 
 
 @rule("aten.fill")
@@ -122,50 +118,14 @@ def index_write(op: Op) -> View:
     spec = tuple(names)
     source = [] if part is None else [(part, spec)]
     filling = [(v, ()) for v in [op.optional("value")] if v is not None]
-    return op.state([(base, spec), (op.view("index"), (PIN,)), *source, *filling], [spec], [op.shape()], reason=_WHY)[0]
+    return op.state([(base, spec), (op.view("index"), (PIN,)), *source, *filling], [spec], [op.shape()], reason=WHY)[0]
 
 
-@rule("aten.index_put", "aten._unsafe_index_put", "aten._index_put_impl")
-def index_put(op: Op) -> View:
-    """One known index vector is a slice assignment; a mask and a number, a choice entry by entry."""
-    base, values = op.view("self"), op.view("values")
-    indices: list[Any] = list(op["indices"])
-    used = [k for k, i in enumerate(indices) if i is not None]
-    if len(used) == 1:
-        dim, node = used[0], indices[used[0]]
-        if str(node.meta["val"].dtype) == "torch.bool":
-            if not any(values.dims):
-                return _masked(op, base, op.labels.view(node), values, dim)
-        else:
-            index = _distinct(op, node, base.shape[dim])
-            if index is not None and not op["accumulate"]:
-                shape = (*base.shape[:dim], len(index), *base.shape[dim + 1 :])
-                return written(op, base, views.expand(values, shape), dim, index)
-    return _pinned(op)
-
-
-def _distinct(op: Op, node: fx.Node, size: int) -> np.ndarray | None:
-    value = op.labels.value(node)
-    if value is None or value.ndim != 1:
-        return None
-    index = np.asarray(value.cpu()) % size
-    return index if len(set(index.tolist())) == len(index) else None
-
-
-def _masked(op: Op, base: View, mask: View, value: View, dim: int) -> View:
-    """``base[..., mask] = number``."""
-    names = letters(base.ndim)
-    number = reshaped(op, value, ())
-    return op.state(
-        [(base, tuple(names)), (mask, tuple(names[dim : dim + mask.ndim])), (number, ())], [tuple(names)], [base.shape]
-    )[0]
-
-
-def _pinned(op: Op) -> View:
-    """Nothing moves."""
+def nothing_moves(op: Op) -> View:
+    """All that the op reads and writes stays."""
     for view in op.tensors():
-        op.pin(view, _WHY)
-    return op.pinned(op.shape(), _WHY)
+        op.pin(view, WHY)
+    return op.pinned(op.shape(), WHY)
 
 
 @rule("aten.scatter", "aten.scatter_add", "aten.scatter_reduce")
@@ -176,7 +136,7 @@ def scatter(op: Op) -> View:
     everywhere = all(v is None or v.shape[:dim] + v.shape[dim + 1 :] == base.shape[:dim] + base.shape[dim + 1 :]
                      for v in (index, part))  # fmt: skip
     if not base.ndim or not everywhere or (part is not None and part.shape[dim] != index.shape[dim]):
-        return _pinned(op)
+        return nothing_moves(op)
     names = letters(base.ndim)
     of_base, of_part = list(names), list(names)
     of_base[dim] = PIN
@@ -184,13 +144,13 @@ def scatter(op: Op) -> View:
     terms = [(base, tuple(of_base)), (index, tuple(of_part))]
     terms += [] if part is None else [(part, tuple(of_part))]
     terms += [(v, ()) for v in [op.optional("value")] if v is not None]
-    return op.state(terms, [tuple(of_base)], [base.shape], reason=_WHY)[0]
+    return op.state(terms, [tuple(of_base)], [base.shape], reason=WHY)[0]
 
 
-@rule("aten.masked_scatter", "aten.put", "aten.as_strided_scatter")
+@rule("aten.put", "aten.as_strided_scatter")
 def by_running_count(op: Op) -> View:
     """Which entry is written depends on how many come before."""
-    return _pinned(op)
+    return nothing_moves(op)
 
 
 @rule("aten.block_diag")

@@ -1,0 +1,113 @@
+"""Ops that write where data says: ``x[i, j] = y``, ``x[mask] = y``, ``x.masked_scatter(mask, y)``.
+
+Nothing moves along the dimensions in which the place is looked up; the others go along. Places that are known are slice
+assignments (see :mod:`autoperm.rules.writing`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from autoperm.inference import views
+from autoperm.inference.equation import PIN, Spec
+from autoperm.inference.views import View
+from autoperm.rules.op import Op, letters
+from autoperm.rules.registry import rule
+from autoperm.rules.writing import WHY, is_uniform, nothing_moves, written
+
+
+@rule("aten.index_put", "aten._unsafe_index_put", "aten._index_put_impl")
+def index_put(op: Op) -> View:
+    """One known index vector is a slice assignment; a mask and one value, a choice entry by entry; else by place."""
+    base, values = op.view("self"), op.view("values")
+    indices: list[Any] = list(op["indices"])
+    used = [k for k, i in enumerate(indices) if i is not None]
+    if any(is_mask(indices[k]) for k in used):
+        return _masked(op, base, values, indices, used)
+    if len(used) == 1 and not op["accumulate"]:
+        dim = used[0]
+        index = _distinct(op, indices[dim], base.shape[dim])
+        if index is not None:
+            shape = (*base.shape[:dim], len(index), *base.shape[dim + 1 :])
+            return written(op, base, views.expand(values, shape), dim, index)
+    return _indexed(op, base, values, indices, used)
+
+
+def is_mask(node: fx.Node) -> bool:
+    return str(node.meta["val"].dtype) in ("torch.bool", "torch.uint8")
+
+
+def _distinct(op: Op, node: fx.Node, size: int) -> np.ndarray | None:
+    value = op.labels.value(node)
+    if value is None or value.ndim != 1:
+        return None
+    index = np.asarray(value.cpu()) % size
+    return index if len(set(index.tolist())) == len(index) else None
+
+
+def _masked(op: Op, base: View, values: View, indices: list[Any], used: list[int]) -> View:
+    """``base[..., mask] = values``: which of several values comes where depends on how many come before."""
+    if len(used) > 1 or op["accumulate"]:
+        return nothing_moves(op)
+    dim, mask = used[0], op.labels.view(indices[used[0]])
+    names = letters(base.ndim)
+    after = base.ndim - dim - mask.ndim
+    count = values.shape[-after - 1] if values.ndim > after else 1
+    if count > 1:
+        names[dim : dim + mask.ndim] = [PIN] * mask.ndim
+    before, covered, rest = names[:dim], names[dim : dim + mask.ndim], names[dim + mask.ndim :]
+    values = views.expand(values, (*base.shape[:dim], count, *base.shape[dim + mask.ndim :]))
+    each = [PIN] if count > 1 else []
+    if not each:  # the same value at all places
+        values = views.drop(values, dim)
+    return _merged(op, base, names, [(mask, tuple(covered)), (values, (*before, *each, *rest))])
+
+
+def _indexed(op: Op, base: View, values: View, indices: list[Any], used: list[int]) -> View:
+    """``base[..., i, j, ...] = values``: written in any order only where values are added up."""
+    looked = [op.labels.view(indices[k]) for k in used]
+    names = [PIN if k in used else name for k, name in enumerate(letters(base.ndim))]
+    rank = max(v.ndim for v in looked)
+    shape = np.broadcast_shapes(*(v.shape for v in looked))
+    shared = letters(rank, "i") if op["accumulate"] else [PIN] * rank
+    kept = [k for k in range(base.ndim) if k not in used]
+    at = used[0] if used == list(range(used[0], used[-1] + 1)) else 0
+    of_values = [names[k] for k in kept]
+    of_values[at:at] = shared
+    sizes = [base.shape[k] for k in kept]
+    sizes[at:at] = shape
+    terms = [(v, tuple(shared[rank - v.ndim :])) for v in looked]
+    return _merged(op, base, names, [*terms, (views.expand(values, sizes), tuple(of_values))])
+
+
+def _merged(op: Op, base: View, names: list[tuple[str, ...]], terms: list[tuple[View, Spec]]) -> View:
+    return op.state([(base, tuple(names)), *terms], [tuple(names)], [base.shape], reason=WHY)[0]
+
+
+@rule("aten.masked_scatter")
+def masked_scatter(op: Op) -> View:
+    """Entries of the source at the places of a mask, in order: row by row where the mask takes rows whole."""
+    shape = op.shape()
+    base, mask = views.expand(op.view("self"), shape), views.expand(op.view("mask"), shape)
+    source = op.view("source")
+    whole = _whole(mask, base, source)
+    if not whole:
+        return nothing_moves(op)
+    rest = letters(whole)
+    names = [*[PIN] * (base.ndim - whole), *rest]
+    of_source = (*[PIN] * (source.ndim - whole), *rest)
+    return _merged(op, base, names, [(mask, tuple(names)), (source, of_source)])
+
+
+def _whole(mask: View, base: View, source: View) -> int:
+    """How many of the last dimensions each place of the mask covers whole, and the source has too."""
+    count = 0
+    while count < min(base.ndim, source.ndim):
+        dim = base.ndim - 1 - count
+        if not is_uniform(mask, dim) or source.shape[source.ndim - 1 - count] != base.shape[dim]:
+            break
+        count += 1
+    return count
