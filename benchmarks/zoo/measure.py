@@ -17,6 +17,7 @@ import autoperm
 from autoperm.capture import capture
 from autoperm.errors import CaptureError
 from autoperm.infer import infer_captured
+from benchmarks.zoo import lean
 from benchmarks.zoo.entry import LARGEST_RUN, Entry
 from benchmarks.zoo.pinned import axes, reason
 from benchmarks.zoo.soundness import check
@@ -63,10 +64,9 @@ def _build(entry: Entry, report: Report, largest: int) -> tuple[nn.Module, Any]:
             parameters = count(model)
             report({"parameters": parameters})
     large = entry.meta or parameters > largest
-    if not large:
-        torch.manual_seed(0)
-        model = entry.build().eval()
-        report({"parameters": count(model)})
+    torch.manual_seed(0)
+    model = lean.build(entry.build, parameters) if large else entry.build().eval()
+    report({"parameters": count(model)})
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     torch.manual_seed(1)

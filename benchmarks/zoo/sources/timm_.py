@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.zoo import lean
 from benchmarks.zoo.entry import Entry
 from tests.zoo import import_torchvision
 
@@ -56,8 +57,9 @@ def _image(model: nn.Module) -> Any:
 
 @torch.no_grad()
 def _runs(model: nn.Module, image: torch.Tensor) -> bool:
-    device = next(model.parameters()).device
     try:
-        return bool(model(image.to(device)).isfinite().all() if device.type != "meta" else model(image.to(device)) is not None)
+        if next(model.parameters()).is_meta:
+            return lean.on_meta(model)(image.to("meta")) is not None
+        return bool(model(image).isfinite().all())
     except Exception:
         return False
