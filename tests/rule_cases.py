@@ -466,3 +466,26 @@ add("group_norm_of_groups", lambda x, w: F.group_norm(x * w, 2), (2, 4, -2), (4,
 add("stft_of_batch", lambda x: torch.stft(x, 4, center=False, return_complex=True, window=torch.ones(4).to(x)), (2, 8), order=2)
 add("linalg_batch", lambda x: torch.linalg.det(x) * torch.linalg.inv(x).sum((-1, -2)), (3, 2, 2), order=6)
 add("repeat_heads", lambda x, w: (x.repeat_interleave(2, 1) * w), (2, 2), (4,))
+
+# -- what passes beside what is looked up or pooled ---------------------------------------------------------------------
+
+_TURN = torch.tensor([[0, 2, 1]])
+add("index_own_dimension", lambda x, i: x[:, i[:, None], torch.arange(3)[None]], (2, 4, 3), ints(2, high=4), order=720,
+    why="the oracle has no positions that are data")  # fmt: skip
+add("index_own_dimension_apart", lambda x, i: x[i[:, None], :, _TURN], (4, 2, 3), ints(2, high=4), order=720, why="as above")
+add("index_outer", lambda x: x[torch.tensor([[0], [2]]), _TURN[:, :2]], (3, 3))
+add("index_outer_apart", lambda x: x[torch.tensor([[0], [-1]]), :, _TURN], (3, 2, 3))
+add("index_diagonal", lambda x: x[torch.tensor([0, 2]), torch.tensor([1, 2])], (3, 3), order=0)
+add("assign_own_dimension", lambda x, y, i: _assign(x, y, (_all, i[:, None], torch.arange(3)[None])), (2, 4, 3), (2, 2, 3), ints(2, high=4),
+    order=720, why="places move with the input index")  # fmt: skip
+add("assign_turned_dimension", lambda x, y, i: _assign(x, y, (_all, i[:, None], _TURN)), (2, 4, 3), (2, 2, 3), ints(2, high=4), order=0)
+add("add_own_dimension", lambda x, y, i: x.index_put((i[:, None], torch.arange(3)[None]), y, accumulate=True), (4, 3), (2, 3), ints(2, high=4),
+    order=6, why="places move with the input index")  # fmt: skip
+for _pool in (F.avg_pool2d, F.max_pool2d):
+    add(f"{_pool.__name__}_points", lambda x, pool=_pool: pool(x, (2, 1), (2, 1)), (2, -4, 3))
+    add(f"{_pool.__name__}_strides", lambda x, pool=_pool: pool(x, (2, 1), (2, 2)), (2, -4, -4))
+    add(f"{_pool.__name__}_margin", lambda x, pool=_pool: pool(x, (1, 2), 1, (0, 1)), (2, 3, -3))
+add("max_pool2d_numbered", lambda x: F.max_pool2d(x, (2, 1), (2, 1), return_indices=True), (2, -4, -3), order=0)
+add("adaptive_avg_pool2d_points", lambda x: F.adaptive_avg_pool2d(x, (2, None)), (2, -4, 3))
+add("reflection_pad_one", lambda x: F.pad(x, (0, 0, 1, 1), mode="reflect"), (2, -3, 2), order=24, why="copies of one entry are not told apart")
+add("replication_pad_one", lambda x: F.pad(x, (1, 1, 0, 0), mode="replicate"), (2, 3, -2))

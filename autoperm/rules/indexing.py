@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -105,16 +106,34 @@ def _masked_and_indexed(op: Op, view: View, indices: list[Any], used: list[int])
 
 
 def _looked_up(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
-    looked = [op.labels.view(indices[k]) for k in used]
-    rank = max(v.ndim for v in looked)
-    names: list[tuple[str, ...]] = [PIN if k in used else (f"l{k}",) for k in range(view.ndim)]
-    shared = [(f"i{k}",) for k in range(rank)]
+    """Indices that vary together; one that is known and varies along a dimension of its own picks positions there."""
+    shape = np.broadcast_shapes(*(tuple(indices[k].meta["val"].shape) for k in used))
+    rank, own = len(shape), own_dimensions(op, indices, used)
+    shared = letters(rank, "i")
+    names = [PIN if k in used else name for k, name in enumerate(letters(view.ndim))]
+    for k, (dim, index) in own.items():
+        sizes = (*view.shape[:k], len(index), *view.shape[k + 1 :])
+        view = picked(op, view, k, np.where(index < 0, index + view.shape[k], index), sizes)
+        names[k] = shared[dim]
     kept = [names[k] for k in range(view.ndim) if k not in used]
     contiguous = used == list(range(used[0], used[-1] + 1))
     at = used[0] if contiguous else 0
     result = [*kept[:at], *shared, *kept[at:]]
+    looked = [op.labels.view(indices[k]) for k in used if k not in own]
     terms = [(v, tuple(shared[rank - v.ndim :])) for v in looked]
     return op.state([(view, tuple(names)), *terms], [tuple(result)], [op.shape()], reason=_WHY)[0]
+
+
+def own_dimensions(op: Op, indices: Sequence[Any], used: Sequence[int]) -> dict[int, tuple[int, np.ndarray]]:
+    """Which of several indices are known and vary along one dimension, that no other such index has: (dimension, positions)."""
+    rank = max(indices[k].meta["val"].ndim for k in used)
+    found: dict[int, tuple[int, np.ndarray]] = {}
+    for k in used:
+        value = op.labels.value(indices[k])
+        wide = [] if value is None else [d for d, n in enumerate(value.shape, start=rank - value.ndim) if n > 1]
+        if value is not None and len(wide) == 1 and wide[0] not in (dim for dim, _ in found.values()):
+            found[k] = wide[0], np.asarray(value.reshape(-1).cpu())
+    return found
 
 
 def _is_mask(node: fx.Node) -> bool:

@@ -14,6 +14,7 @@ from torch import fx
 from autoperm.inference import views
 from autoperm.inference.equation import PIN, Spec
 from autoperm.inference.views import View
+from autoperm.rules.indexing import own_dimensions
 from autoperm.rules.op import Op, letters
 from autoperm.rules.registry import rule
 from autoperm.rules.writing import WHY, is_uniform, nothing_moves, written
@@ -73,13 +74,16 @@ def _indexed(op: Op, base: View, values: View, indices: list[Any], used: list[in
     rank = max(v.ndim for v in looked)
     shape = np.broadcast_shapes(*(v.shape for v in looked))
     shared = letters(rank, "i") if op["accumulate"] else [PIN] * rank
+    for k, (dim, index) in own_dimensions(op, indices, used).items():
+        if np.array_equal(index, np.arange(base.shape[k])):  # every position, each from its own
+            names[k] = shared[dim] = (f"o{k}",)
     kept = [k for k in range(base.ndim) if k not in used]
     at = used[0] if used == list(range(used[0], used[-1] + 1)) else 0
     of_values = [names[k] for k in kept]
     of_values[at:at] = shared
     sizes = [base.shape[k] for k in kept]
     sizes[at:at] = shape
-    terms = [(v, tuple(shared[rank - v.ndim :])) for v in looked]
+    terms = [(v, tuple(shared[rank - v.ndim :])) for v, k in zip(looked, used, strict=True) if names[k] == PIN]
     return _merged(op, base, names, [*terms, (views.expand(values, sizes), tuple(of_values))])
 
 

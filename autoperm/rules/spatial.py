@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from autoperm.inference.equation import PIN
 from autoperm.inference.views import View
 from autoperm.rules.movement import reshaped
-from autoperm.rules.op import Op
+from autoperm.rules.op import Op, letters
 from autoperm.rules.registry import rule
 
 _REASON = "a spatial axis"
 
 
-def _pass_leading(op: Op, view: View, spatial: int) -> View:
-    lead = [(f"l{k}",) for k in range(view.ndim - spatial)]
-    names = (*lead, *([("_",)] * spatial))
-    return op.state([(view, names)], [names], [op.shape()], reason=f"{_REASON} of {op.name}")[0]
+def _pass_leading(op: Op, view: View, stays: Sequence[bool]) -> View:
+    """Leading dimensions pass, and those of the trailing ones along which the op leaves everything as it is."""
+    names = letters(view.ndim)
+    for k, same in enumerate(stays, start=view.ndim - len(stays)):
+        names[k] = names[k] if same else PIN
+    return op.state([(view, tuple(names))], [tuple(names)], [op.shape()], reason=f"{_REASON} of {op.name}")[0]
 
 
 def _spatial(rank: int):  # type: ignore[no-untyped-def]
     def apply(op: Op) -> object:
         view = op.labels.view(op.node.args[0])  # type: ignore[arg-type]
-        found = _pass_leading(op, view, rank)
+        if "_pad" in op.name:
+            return _pass_leading(op, view, _unpadded(op["padding"]))
+        found = _pass_leading(op, view, [_is_one_window(op, k) for k in range(rank)])
         return [found, found] if isinstance(op.node.meta["val"], (tuple, list)) else found
 
     return apply
+
+
+def _is_one_window(op: Op, k: int) -> bool:
+    """Whether each window of a pool holds one position along an axis. Where positions are numbered nothing passes."""
+    if "kernel_size" not in op.args or (isinstance(op.node.meta["val"], (tuple, list)) and op.uses(1)):
+        return False
+
+    def at(name: str, default: int) -> int:
+        values = op.get(name)
+        values = [values] if isinstance(values, int) else values or [default]
+        return values[k] if len(values) > k else values[0]
+
+    return at("kernel_size", 1) == 1 and at("stride", at("kernel_size", 1)) == 1 and at("padding", 0) == 0
 
 
 _OPS = {
@@ -42,21 +61,29 @@ for _rank, _names in _OPS.items():
 @rule("aten._adaptive_avg_pool2d", "aten._adaptive_avg_pool3d", "aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d",
       "aten.adaptive_avg_pool3d")  # fmt: skip
 def adaptive_average(op: Op) -> View:
-    """An output of size 1 averages the whole axis, which is symmetric; otherwise the axis is pinned."""
+    """Along an axis, size 1 averages the whole, which is symmetric, the input's own size nothing; any other pins."""
     view = op.view("self")
     size = op.args["output_size"]
     rank = len(size) if isinstance(size, (list, tuple)) else 1
     out = op.shape()
-    lead = [(f"l{k}",) for k in range(view.ndim - rank)]
-    whole = [out[view.ndim - rank + k] == 1 for k in range(rank)]
-    names = [(f"s{k}",) if w else ("_",) for k, w in enumerate(whole)]
-    result = [() if w else ("_",) for w in whole]
-    return op.state([(view, (*lead, *names))], [(*lead, *result)], [out], reason=f"{_REASON} of {op.name}")[0]
+    names = letters(view.ndim)
+    result = list(names)
+    for k in range(view.ndim - rank, view.ndim):
+        if out[k] == 1:
+            result[k] = ()
+        elif out[k] != view.shape[k]:
+            names[k] = result[k] = PIN
+    return op.state([(view, tuple(names))], [tuple(result)], [out], reason=f"{_REASON} of {op.name}")[0]
 
 
 def padded(op: Op) -> View:
     """Reflection, replication or circular padding of the trailing dimensions."""
-    return _pass_leading(op, op.view("self"), len(op["pad"]) // 2)
+    return _pass_leading(op, op.view("self"), _unpadded(op["pad"]))
+
+
+def _unpadded(pad: Sequence[int]) -> list[bool]:
+    """Along which of the trailing dimensions nothing is added; ``pad`` has two numbers for each, the last dimension first."""
+    return [not any(pad[k : k + 2]) for k in reversed(range(0, len(pad), 2))]
 
 
 @rule("aten.im2col")
