@@ -240,6 +240,7 @@ add("pixel_shuffle", lambda x: F.pixel_shuffle(x, 2), (1, 8, 2, 2))
 add("pixel_unshuffle", lambda x: F.pixel_unshuffle(x, 2), (1, 2, 2, 4))
 add("channel_shuffle", lambda x: F.channel_shuffle(x, 2), (1, 6, 2))
 add("im2col", lambda x: F.unfold(x, 2), (1, 2, -2, -3), space=1)
+add("im2col_of_one_channel", lambda x, w: w @ F.unfold(x, 2), (1, 1, -2, -3), (2, 4), space=1)
 add("im2col_unbatched", lambda x: F.unfold(x, 2), (2, -2, -3), space=1)
 add("col2im", lambda x: F.fold(x, (2, 3), 2), (1, 8, -2), space=2)
 add("grid_sample", lambda x: F.grid_sample(x, F.affine_grid(torch.eye(2, 3)[None].to(x), [1, 2, 2, 2], False),
@@ -323,18 +324,16 @@ add("scatter", lambda x, y, i: x.scatter(1, i, y), (2, 4), (2, 2), ints(2, 2, hi
 add("scatter_add", lambda x, y, i: x.scatter_add(1, i, y), (2, 4), (2, 2), ints(2, 2, high=4), order=1, why="rows move with the input index")
 add("scatter_reduce", lambda x, y, i: x.scatter_reduce(1, i, y, "amax"), (2, 4), (2, 2), ints(2, 2, high=4), order=0)
 add("masked_scatter", lambda x, y: x.masked_scatter(torch.tensor([True, False, True]), y), (2, 3), (4,), order=0)
-add("masked_scatter_rows", lambda x, y, i: x.masked_scatter((i == 1)[..., None].expand_as(x), y), (2, 2, 3), (2, 3), ints(2, 2, high=2),
-    order=6, why="rows move with the input mask")  # fmt: skip
-add("masked_scatter_blocks", lambda x, y, i: x.masked_scatter((i == 1)[..., None, None], y), (2, 2, 3), (2, 2, 3), ints(2, high=2),
-    order=720, why="blocks move with the input mask")  # fmt: skip
+add("masked_scatter_rows", lambda x, y, i: x.masked_scatter((i == 1)[..., None].expand_as(x), y), (2, 2, 3), (2, 3), ints(2, 2, high=2))  # fmt: skip
+add("masked_scatter_blocks", lambda x, y, i: x.masked_scatter((i == 1)[..., None, None], y), (2, 2, 3), (2, 2, 3), ints(2, high=2))  # fmt: skip
 add("masked_scatter_long", lambda x, y, i: x.masked_scatter((i == 1)[..., None].expand_as(x), y), (2, 2, 3), (3, 4), ints(2, 2, high=2), order=0)
-add("assign_by_index", lambda x, y, i: _assign(x, y, (_all, i)), (2, 4, 3), (2, 2, 3), ints(2, high=4), order=720, why="places move with the input index")
-add("assign_by_indices", lambda x, y, i: _assign(x, y, (i, _all, i % 2)), (4, 3, 2), (2, 3), ints(2, high=4), order=6, why="places move with the input index")
-add("assign_by_index_broadcast", lambda x, y, i: _assign(x, y, (_all, i)), (2, 4, 3), (2, 1, 3), ints(2, high=4), order=720, why="places move with the input index")
-add("add_by_index", lambda x, y, i: x.index_put((i,), y, accumulate=True), (4, 3), (2, 3), ints(2, high=4), order=6, why="places move with the input index")
-add("assign_by_mask", lambda x, y, i: _assign(x, y, (_all, i > 1)), (2, 4, 3), (2, 2, 3), torch.tensor([0, 3, 2, 1]), order=720, why="places move with the input mask")
-add("assign_one_by_mask", lambda x, y, i: _assign(x, y, (_all, i > 1)), (2, 4, 3), (3,), torch.tensor([0, 3, 2, 1]), order=24576, why="places move with the input mask")
-add("assign_one_by_free_mask", lambda x, y: _assign(x, y, (_all, x[0, :, 0] > 0)), (2, 4, 3), (1, 3), order=0)
+add("assign_by_index", lambda x, y, i: _assign(x, y, (_all, i)), (2, 4, 3), (2, 2, 3), ints(2, high=4))
+add("assign_by_indices", lambda x, y, i: _assign(x, y, (i, _all, i % 2)), (4, 3, 2), (2, 3), ints(2, high=4))
+add("assign_by_index_broadcast", lambda x, y, i: _assign(x, y, (_all, i)), (2, 4, 3), (2, 1, 3), ints(2, high=4))
+add("add_by_index", lambda x, y, i: x.index_put((i,), y, accumulate=True), (4, 3), (2, 3), ints(2, high=4))
+add("assign_by_mask", lambda x, y, i: _assign(x, y, (_all, i > 1)), (2, 4, 3), (2, 2, 3), torch.tensor([0, 3, 2, 1]))
+add("assign_one_by_mask", lambda x, y, i: _assign(x, y, (_all, i > 1)), (2, 4, 3), (3,), torch.tensor([0, 3, 2, 1]))
+add("assign_one_by_free_mask", lambda x, y: _assign(x, y, (_all, x[0, :, 0] > 0)), (2, 4, 3), (1, 3))
 add("assign_by_two_masks", lambda x, y, i: _assign(x, y, (i > 0, i[:2] > 0)), (3, 2, 3), (2, 3), torch.tensor([0, 3, 2]), order=1, why="pinned")
 add("index_reduce", lambda x, y: x.index_reduce(1, torch.tensor([2, 0]), y, "amax"), (2, 4), (2, 2), order=0)
 
@@ -470,17 +469,14 @@ add("repeat_heads", lambda x, w: (x.repeat_interleave(2, 1) * w), (2, 2), (4,))
 # -- what passes beside what is looked up or pooled ---------------------------------------------------------------------
 
 _TURN = torch.tensor([[0, 2, 1]])
-add("index_own_dimension", lambda x, i: x[:, i[:, None], torch.arange(3)[None]], (2, 4, 3), ints(2, high=4), order=720,
-    why="the oracle has no positions that are data")  # fmt: skip
-add("index_own_dimension_apart", lambda x, i: x[i[:, None], :, _TURN], (4, 2, 3), ints(2, high=4), order=720, why="as above")
+add("index_own_dimension", lambda x, i: x[:, i[:, None], torch.arange(3)[None]], (2, 4, 3), ints(2, high=4))  # fmt: skip
+add("index_own_dimension_apart", lambda x, i: x[i[:, None], :, _TURN], (4, 2, 3), ints(2, high=4))
 add("index_outer", lambda x: x[torch.tensor([[0], [2]]), _TURN[:, :2]], (3, 3))
 add("index_outer_apart", lambda x: x[torch.tensor([[0], [-1]]), :, _TURN], (3, 2, 3))
 add("index_diagonal", lambda x: x[torch.tensor([0, 2]), torch.tensor([1, 2])], (3, 3), order=0)
-add("assign_own_dimension", lambda x, y, i: _assign(x, y, (_all, i[:, None], torch.arange(3)[None])), (2, 4, 3), (2, 2, 3), ints(2, high=4),
-    order=720, why="places move with the input index")  # fmt: skip
+add("assign_own_dimension", lambda x, y, i: _assign(x, y, (_all, i[:, None], torch.arange(3)[None])), (2, 4, 3), (2, 2, 3), ints(2, high=4))  # fmt: skip
 add("assign_turned_dimension", lambda x, y, i: _assign(x, y, (_all, i[:, None], _TURN)), (2, 4, 3), (2, 2, 3), ints(2, high=4), order=0)
-add("add_own_dimension", lambda x, y, i: x.index_put((i[:, None], torch.arange(3)[None]), y, accumulate=True), (4, 3), (2, 3), ints(2, high=4),
-    order=6, why="places move with the input index")  # fmt: skip
+add("add_own_dimension", lambda x, y, i: x.index_put((i[:, None], torch.arange(3)[None]), y, accumulate=True), (4, 3), (2, 3), ints(2, high=4))  # fmt: skip
 for _pool in (F.avg_pool2d, F.max_pool2d):
     add(f"{_pool.__name__}_points", lambda x, pool=_pool: pool(x, (2, 1), (2, 1)), (2, -4, 3))
     add(f"{_pool.__name__}_strides", lambda x, pool=_pool: pool(x, (2, 1), (2, 2)), (2, -4, -4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from autoperm.inference.equation import PIN
@@ -88,35 +89,22 @@ def _unpadded(pad: Sequence[int]) -> list[bool]:
 
 @rule("aten.im2col")
 def im2col(op: Op) -> View:
-    """(b, c, h, w) -> (b, c * kernel, positions)."""
-    kernel = 1
-    for n in op["kernel_size"]:
-        kernel *= n
+    """(b, c, h, w) -> (b, c, kernel, positions), with channels and kernel as one dimension."""
     x = op.view("self")
-    lead = "b" if x.ndim == 4 else ""
-    sizes = {"c": x.shape[-3], "k": kernel}
-    found = op.equation(f"{lead} c _ _ -> {lead} (c k) _", x, sizes=sizes, reason=f"{_REASON} of im2col")
-    return _pin_kernel(op, found, x.shape[-3], kernel)
-
-
-def _pin_kernel(op: Op, columns: View, channels: int, kernel: int) -> View:
-    """The kernel's factor of a flattened channel axis cannot move."""
-    *lead, _, positions = columns.shape
-    split = reshaped(op, columns, (*lead, channels, kernel, positions))
-    op.pin(split, "a position in a kernel", [split.ndim - 2])
-    return columns
+    lead, kernel, positions = x.shape[:-2], math.prod(op["kernel_size"]), op.shape()[-1]
+    names = (*letters(len(lead)), PIN, PIN)
+    found = op.state([(x, names)], [names], [(*lead, kernel, positions)], reason="a position in a kernel")[0]
+    return reshaped(op, found, op.shape())
 
 
 @rule("aten.col2im")
 def col2im(op: Op) -> View:
-    kernel = 1
-    for n in op["kernel_size"]:
-        kernel *= n
-    x = op.view("self")
-    lead = "b" if x.ndim == 3 else ""
-    _pin_kernel(op, x, x.shape[-2] // kernel, kernel)
-    sizes = {"c": x.shape[-2] // kernel, "k": kernel}
-    return op.equation(f"{lead} (c k) _ -> {lead} c _ _", x, sizes=sizes, reason=f"{_REASON} of col2im")
+    """(b, c, kernel, positions), with channels and kernel as one dimension -> (b, c, h, w)."""
+    x, kernel = op.view("self"), math.prod(op["kernel_size"])
+    *lead, columns, positions = x.shape
+    split = reshaped(op, x, (*lead, columns // kernel, kernel, positions))
+    names = (*letters(split.ndim - 2), PIN, PIN)
+    return op.state([(split, names)], [names], [op.shape()], reason="a position in a kernel")[0]
 
 
 @rule("aten.max_unpool2d", "aten.max_unpool3d", "aten.fractional_max_pool2d", "aten.fractional_max_pool3d")

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from . import attention, choices, contract, lookup, movement, norm, picking, recurrent, reduce, scatter, spatial  # noqa: F401
+from . import attention, choices, contract, lookup, movement, norm, picking, placing, recurrent, reduce, scatter, spatial  # noqa: F401
 from .pointwise import is_pointwise, pointwise
 from .registry import RULES, Context, Ids, bind, has_ids, op_name
 from .scalars import ScalarGraph
@@ -32,6 +32,7 @@ class Expander(fx.Interpreter):
         return [v for out in [*outputs, *self.reads] if isinstance(out, Ids) for v in out.ids.reshape(-1).tolist()]
 
     def run_node(self, n: fx.Node) -> Any:
+        self.node = n
         if n.op == "placeholder":
             return self._leaves(n)
         if n.op == "get_attr" and n.name in self.capture.constants:
@@ -68,7 +69,7 @@ class Expander(fx.Interpreter):
         if op_name(target) in ("_local_scalar_dense", "equal", "is_nonzero"):
             self.reads += args
             return 0
-        context, bound = Context(self.scalars, target, self.swaps), bind(target, args, kwargs)
+        context, bound = Context(self.scalars, target, self.swaps, self.node), bind(target, args, kwargs)
         leaves = pytree.tree_leaves((args, kwargs), is_leaf=lambda v: isinstance(v, Ids))
         if any(isinstance(leaf, choices.Choice) for leaf in leaves) and op_name(target) in choices.RULES:
             found = choices.RULES[op_name(target)](context, bound)

@@ -47,13 +47,29 @@ def index(ctx: Context, a: SimpleNamespace) -> Ids:
     if not has_ids(a.indices):
         return run_moving(ctx, {"self": ids, "indices": a.indices})
     dims = [d for d, i in enumerate(a.indices) if i is not None]
-    indices = [ctx.ids(a.indices[d]) for d in dims]
-    moved = ids.movedim(dims, list(range(len(dims)))).flatten(0, len(dims) - 1)
-    out = read(ctx, moved, *indices).ids
+    out = looked_up(ctx, ids.movedim(dims, list(range(len(dims)))), [a.indices[d] for d in dims])
     count = out.dim() - (ids.dim() - len(dims))
     adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
     first = dims[0] if adjacent else 0
     return Ids(out.movedim(list(range(count)), list(range(first, first + count))))
+
+
+def looked_up(ctx: Context, base: torch.Tensor, indices: list[Ids | torch.Tensor]) -> torch.Tensor:
+    """`base` (one dimension per index, *rest) at the indices, of shape B: (*B, *rest). Of what constant ones
+    leave out nothing is read.
+    """
+    shape = torch.broadcast_shapes(*(i.shape for i in indices))
+    each = [(i.ids if isinstance(i, Ids) else i).expand(shape).reshape(-1).tolist() for i in indices]
+    known = [isinstance(i, torch.Tensor) for i in indices]
+    found, tables = [], {}
+    for place in zip(*each):
+        at = tuple(p if k else slice(None) for p, k in zip(place, known))
+        key = tuple(p for p, k in zip(place, known) if k)
+        if key not in tables:
+            tables[key] = base[at].flatten(0, known.count(False) - 1)
+        data = [torch.tensor(p) for p, k in zip(place, known) if not k]
+        found.append(read(ctx, tables[key], *data).ids)
+    return torch.stack(found).reshape(*shape, *base.shape[len(indices) :])
 
 
 @expands("gather", "take_along_dim")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch import fx
 from torch.utils import _pytree as pytree
 
 from .scalars import ScalarGraph
@@ -26,13 +27,14 @@ class Ids:
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule needs beside its arguments: the graph, the op, and whether symmetric pairs may be
-    swapped.
+    """What a rule needs beside its arguments: the graph, the op, whether symmetric pairs may be swapped, and
+    the traced node.
     """
 
     graph: ScalarGraph
     op: torch._ops.OpOverload
     swaps: bool = True
+    node: fx.Node | None = None
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import torch
 
+from . import placing
 from .movement import move
 from .pointwise import shaped
 from .registry import Context, Ids, expands, has_ids
@@ -57,6 +58,8 @@ def index_add(ctx: Context, a: SimpleNamespace) -> Ids:
 
 @expands("index_put", "_unsafe_index_put")
 def index_put(ctx: Context, a: SimpleNamespace) -> Ids:
+    if has_ids(a.indices):
+        return placing.index_put(ctx, a)
     if not a.accumulate:
         return move(ctx, a)
     start, positions = places(ctx, a)
