@@ -183,6 +183,7 @@ class Statement:
             return axis, self._place(axis, [f"#{self.anonymous}"])
         names = tuple(name for name in names if self.sizes.get(name, size) > 1)
         if not any(name in self.index for name in names):
+            self._check_origin(names)
             return None, None  # every operand is uniform along it, so the result is
         letters = self._place(None, list(names))
         for name, letter in zip(names, letters, strict=True):
@@ -194,6 +195,11 @@ class Statement:
         if all(self.system.is_fixed(self.axes[i]) for i in letters):  # type: ignore[arg-type]
             self.system.fix(axis)
         return axis, letters
+
+    def _check_origin(self, names: tuple[str, ...]) -> None:
+        """A rule that invents a letter for a result would declare uniform what need not be; ``()`` says so on purpose."""
+        if names and not any(set(names) & set(group) for _, spec in self.read for group in spec):
+            raise RuntimeError(f"internal error: letters {names} of a result at {self.node} are no operand's")
 
     def reduce(self, spec: Spec, sources: Sequence[int]) -> None:
         """A tensor inside the op, computed from all entries of some operands along the letters it lacks.

@@ -76,7 +76,7 @@ def fill(op: Op) -> View:
 
 def _filled(op: Op, value: View | None, shape: tuple[int, ...]) -> View:
     inputs = [] if value is None else [(value, ())]
-    return op.state(inputs, [tuple(letters(len(shape)))], [shape])[0]
+    return op.state(inputs, [((),) * len(shape)], [shape])[0]
 
 
 @rule("aten.zero")
