@@ -118,7 +118,7 @@ add("split_with_sizes_copy", lambda x: aten.split_with_sizes_copy(x, [2, 3], 1),
 add("hsplit", lambda x: aten.hsplit(x, [2]), lambda x: x.split([2, 3], 1), (2, 5))
 add("vsplit", lambda x: aten.vsplit(x, [2]), lambda x: x.split([2, 3], 0), (5, 2))
 add("unfold_copy", lambda x: aten.unfold_copy(x, 1, 2, 2), lambda x: x.unfold(1, 2, 2), (2, 4))
-add("as_strided_copy", lambda x: aten.as_strided_copy(x, [2, 2], [1, 2]), 1, (2, 3))
+add("as_strided_copy", lambda x: aten.as_strided_copy(x, [3, 2], [1, 3]), lambda x: x.as_strided((3, 2), (1, 3)), (2, 3))
 add("diagonal_copy", aten.diagonal_copy, lambda x: x.diagonal(), (3, 3))
 add("native_channel_shuffle", lambda x: aten.native_channel_shuffle(x, 2), lambda x: F.channel_shuffle(x, 2), (1, 6, 2, 1))
 add("concat", lambda x, y: aten.concat([x, y], 1), lambda x, y: torch.cat([x, y], 1), (2, 3), (2, 2))

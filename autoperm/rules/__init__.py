@@ -24,6 +24,7 @@ from autoperm.rules import (  # noqa: F401  isort: skip
     reduction,
     routing,
     spatial,
+    strided,
     writing,
 )
 

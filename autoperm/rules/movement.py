@@ -234,28 +234,6 @@ def unfold(op: Op) -> View:
     return op.state([(source, tuple(names))], [(*names, ("_",))], [op.shape()], reason="overlapping windows")[0]
 
 
-@rule("aten.as_strided", "aten.as_strided_copy")
-def as_strided(op: Op) -> View:
-    """Leading dimensions with the operand's sizes and strides pass; nothing moves along what comes after them."""
-    source, value, sizes = op.view("self"), op.node.args[0].meta["val"], op.shape()  # type: ignore[union-attr]
-    strides = op.get("stride") or value.stride()
-    lead = 0
-    while lead < min(len(sizes), source.ndim) and sizes[lead] == source.shape[lead]:
-        if sizes[lead] > 1 and strides[lead] != value.stride()[lead]:
-            break
-        lead += 1
-    if op.get("storage_offset"):
-        lead = 0
-    if lead == source.ndim == len(sizes):
-        return source
-    reach = sum((n - 1) * s for n, s in zip(sizes[lead:], strides[lead:], strict=True))
-    if not all(reach < s for n, s in zip(sizes[:lead], strides[:lead], strict=True) if n > 1):
-        lead = 0
-    names = [(f"l{k}",) for k in range(lead)]
-    of_source, of_result = [(*names, *[("_",)] * (rank - lead)) for rank in (source.ndim, len(sizes))]
-    return op.state([(source, of_source)], [of_result], [sizes], reason="read by strides")[0]
-
-
 @rule("aten.diagonal", "aten.diagonal_copy")
 def diagonal(op: Op) -> View:
     """Both dimensions of the square that the diagonal crosses are one along it."""

@@ -150,12 +150,15 @@ def view(ctx: Context, a: SimpleNamespace) -> Ids:
 
 @expands("as_strided", "as_strided_copy")
 def as_strided(ctx: Context, a: SimpleNamespace) -> Ids:
-    """`adaptive_avg_pool2d` restrides its result to the same size. Any other use assumes contiguous
-    storage.
-    """
-    if tuple(a.size) == tuple(a.self.shape):
-        return a.self
-    return Ids(a.self.ids.contiguous().as_strided(a.size, a.stride, a.storage_offset or 0))
+    """Memory lies as the traced tensor's strides say: the vertex numbers' own may differ."""
+    assert ctx.node is not None
+    value = ctx.node.args[0].meta["val"]  # type: ignore[union-attr]
+    order = sorted(range(value.dim()), key=lambda d: -value.stride(d))
+    if not value.permute(order).is_contiguous():
+        raise NotImplementedError(f"the oracle has no {ctx.op} of memory with gaps")
+    memory = a.self.ids.permute(order).contiguous()
+    start = 0 if a.storage_offset is None else a.storage_offset - value.storage_offset()
+    return Ids(memory.as_strided(a.size, a.stride, start))
 
 
 @expands("copy")
