@@ -209,3 +209,23 @@ def grouped(name: str, count: Callable[[Tensor], Tensor]) -> None:
 
 grouped("bincount", lambda chosen: chosen.bincount(minlength=EXPERTS))
 grouped("histc", lambda chosen: chosen.int().float().histc(EXPERTS, 0, EXPERTS - 1))
+
+# -- indices that reductions return ----------------------------------------------------------------------------------------
+
+for _name, _reduce in {
+    "max_dim": lambda scores: scores.max(-1, keepdim=True),
+    "min_dim": lambda scores: scores.min(-1, keepdim=True),
+    "kthvalue": lambda scores: scores.kthvalue(2, -1, keepdim=True),
+    "median_dim": lambda scores: scores.median(-1, keepdim=True),
+    "max_dim_dropped": lambda scores: (scores.max(-1)[0], scores.max(-1)[1][:, None]),
+}.items():
+
+    def _best(m: Choosing, x: Tensor, scores: Tensor, number: Tensor, reduce: Callable[[Tensor], Any] = _reduce) -> Tensor:
+        value, at = reduce(scores)
+        return m.experts(x, at) * value[..., None].reshape(-1, 1, 1)
+
+    CASES.append(Case(f"index_of_{_name}", _best))
+CASES.append(
+    Case("index_of_max_clamped", lambda m, x, scores, number: m.experts(x, scores.clamp(-0.1, 0.1).max(-1, keepdim=True)[1]), order=2**EXPERTS)
+
+)

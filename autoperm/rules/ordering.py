@@ -35,11 +35,9 @@ def _ranked(op: Op, view: View, dims: list[int]) -> list[View]:
 
 
 def _chosen(op: Op, view: View, dims: list[int]) -> tuple[View, View]:
-    """The values in their order, and which they are; scores that may be equal are pinned."""
+    """The values in their order, and which they are: a choice, from what stays in order where scores may be equal."""
     if not choices.distinct(op.node.args[0]):
         op.pin(view, f"{op.name} tells where the values came from, and some may be equal", dims)
-        found = _ranked(op, view, dims)[0]
-        return found, found
     (dim,) = dims
     spec = tuple(letters(view.ndim))
     out = (*spec[:dim], PIN, *spec[dim + 1 :])

@@ -40,12 +40,22 @@ def reduction(op: Op) -> object:
 
 
 def _extremum(op: Op, view: View) -> list[View]:
-    """The value is symmetric; the position of it is not."""
+    """The value is symmetric; the position of it is a choice."""
     dims = dims_of(op["dim"], view.ndim)
-    if op.uses(1):
-        op.pin(view, f"{op.name} tells where the extremum is", dims)
     found = reduce_over(op, view, dims)
-    return [found, found]
+    return [found, _where(op, view, dims, 1) if op.uses(1) and view.ndim else found]
+
+
+def _where(op: Op, view: View, dims: list[int], result: int = 0) -> View:
+    """Which position it is, is a choice, from what stays in order if values may be equal; of a whole tensor, a number."""
+    if len(dims) != 1 or not choices.distinct(op.node.args[0]):
+        op.pin(view, f"{op.name} tells where the extremum is", dims)
+    if len(dims) != 1:
+        return reduce_over(op, view, dims, result)
+    spec = tuple(letters(view.ndim))
+    out = tuple(PIN if k == dims[0] else name for k, name in enumerate(spec) if op["keepdim"] or k != dims[0])
+    shapes = [op.shape(result), (*op.shape(result), view.shape[dims[0]])]
+    return choices.made(*op.state([(view, spec)], [out, (*out, spec[dims[0]])], shapes))
 
 
 @rule("aten._is_all_true", "aten._is_any_true")
@@ -62,16 +72,8 @@ def order_statistic(op: Op) -> list[View]:
 
 @rule("aten.argmax", "aten.argmin")
 def position(op: Op) -> View:
-    """Which position it is, is a choice; of a whole tensor, or among values that may be equal, a number."""
     view = op.view("self")
-    dims = dims_of(op.get("dim"), view.ndim)
-    if len(dims) != 1 or not choices.distinct(op.node.args[0]):
-        op.pin(view, f"{op.name} tells where the extremum is", dims)
-        return reduce_over(op, view, dims)
-    spec = tuple(letters(view.ndim))
-    out = tuple(PIN if k == dims[0] else name for k, name in enumerate(spec) if op["keepdim"] or k != dims[0])
-    shapes = [op.shape(), (*op.shape(), view.shape[dims[0]])]
-    return choices.made(*op.state([(view, spec)], [out, (*out, spec[dims[0]])], shapes))
+    return _where(op, view, dims_of(op.get("dim"), view.ndim))
 
 
 @rule("aten._softmax", "aten.softmax", "aten._safe_softmax", "aten._log_softmax", "aten.log_softmax")
