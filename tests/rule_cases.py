@@ -233,6 +233,7 @@ for _mode in ["reflect", "replicate", "circular", "constant"]:
     add(f"pad2d_{_mode}", lambda x, m=_mode: F.pad(x, (1, 0, 1, 1), m), (1, 2, -2, -2))
 add("pad_channels", lambda x: F.pad(x, (0, 0, 1, 2)), (2, 3, 2))
 add("pad_value", lambda x: F.pad(x, (1, 1), value=2.0), (2, 3))
+add("pad_all_away", lambda x: F.pad(x, (-1, 3)) + x, (2, 1))
 add("pad_negative", lambda x: F.pad(x, (-1, 1)), (2, 3))
 add("pad_of_uniform", lambda x: F.pad(x[:, None].expand(2, 3), (1, 1)), (2,))
 add("pad3d_reflect", lambda x: F.pad(x, (1, 0, 0, 1, 0, 0), "reflect"), (1, 2, -2, -2, -2))

@@ -268,6 +268,9 @@ def constant_pad(op: Op) -> View:
     view, pad = op.view("self"), list(op["pad"])
     if op.get("mode", "constant") != "constant":
         return padded(op)
+    cropped = [sum(max(-n, 0) for n in pad[2 * k : 2 * k + 2]) for k in range(len(pad) // 2)]
+    if any(view.shape[view.ndim - 1 - k] <= n for k, n in enumerate(cropped)):  # nothing is left of it
+        return op.state([], [((),) * view.ndim], [op.shape()])[0]
     for k in range(len(pad) // 2):
         dim = view.ndim - 1 - k
         view = _pad_one(op, view, dim, pad[2 * k], pad[2 * k + 1])
