@@ -337,6 +337,7 @@ add("scatter_add", lambda x, y, i: x.scatter_add(1, i, y), (2, 4), (2, 2), ints(
 add("scatter_reduce", lambda x, y, i: x.scatter_reduce(1, i, y, "amax"), (2, 4), (2, 2), ints(2, 2, high=4), order=0)
 add("masked_scatter", lambda x, y: x.masked_scatter(torch.tensor([True, False, True]), y), (2, 3), (4,), order=0)
 add("masked_scatter_rows", lambda x, y, i: x.masked_scatter((i == 1)[..., None].expand_as(x), y), (2, 2, 3), (2, 3), ints(2, 2, high=2))  # fmt: skip
+add("masked_scatter_flat", lambda x, y, i: x.masked_scatter((i == 1)[..., None], y.flatten()), (2, 2, 3), (2, 3), ints(2, 2, high=2))
 add("masked_scatter_blocks", lambda x, y, i: x.masked_scatter((i == 1)[..., None, None], y), (2, 2, 3), (2, 2, 3), ints(2, high=2))  # fmt: skip
 add("masked_scatter_long", lambda x, y, i: x.masked_scatter((i == 1)[..., None].expand_as(x), y), (2, 2, 3), (3, 4), ints(2, 2, high=2), order=0)
 add("assign_by_index", lambda x, y, i: _assign(x, y, (_all, i)), (2, 4, 3), (2, 2, 3), ints(2, high=4))

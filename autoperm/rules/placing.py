@@ -6,6 +6,7 @@ assignments (see :mod:`autoperm.rules.writing`).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from autoperm.inference import views
 from autoperm.inference.equation import PIN, Spec
 from autoperm.inference.views import View
 from autoperm.rules.indexing import own_dimensions
+from autoperm.rules.movement import reshaped
 from autoperm.rules.op import Op, letters
 from autoperm.rules.registry import rule
 from autoperm.rules.writing import WHY, is_uniform, nothing_moves, written
@@ -93,25 +95,25 @@ def _merged(op: Op, base: View, names: list[tuple[str, ...]], terms: list[tuple[
 
 @rule("aten.masked_scatter")
 def masked_scatter(op: Op) -> View:
-    """Entries of the source at the places of a mask, in order: row by row where the mask takes rows whole."""
+    """Entries of the flattened source at the places of a mask, in order: row by row where the mask takes rows whole."""
     shape = op.shape()
     base, mask = views.expand(op.view("self"), shape), views.expand(op.view("mask"), shape)
     source = op.view("source")
-    whole = _whole(mask, base, source)
+    count = math.prod(source.shape)
+    whole = _whole(mask, count)
     if not whole:
         return nothing_moves(op)
     rest = letters(whole)
-    names = [*[PIN] * (base.ndim - whole), *rest]
-    of_source = (*[PIN] * (source.ndim - whole), *rest)
-    return _merged(op, base, names, [(mask, tuple(names)), (source, of_source)])
+    source = reshaped(op, source, (count // math.prod(shape[-whole:]), *shape[-whole:]))
+    names = (*[PIN] * (base.ndim - whole), *rest)
+    return _merged(op, base, list(names), [(mask, names), (source, (PIN, *rest))])
 
 
-def _whole(mask: View, base: View, source: View) -> int:
-    """How many of the last dimensions each place of the mask covers whole, and the source has too."""
-    count = 0
-    while count < min(base.ndim, source.ndim):
-        dim = base.ndim - 1 - count
-        if not is_uniform(mask, dim) or source.shape[source.ndim - 1 - count] != base.shape[dim]:
+def _whole(mask: View, count: int) -> int:
+    """How many of the last dimensions each place of the mask covers whole, where so many entries of a source are rows of them."""
+    whole = 0
+    while whole < mask.ndim and is_uniform(mask, mask.ndim - 1 - whole):
+        if count % math.prod(mask.shape[-whole - 1 :]):
             break
-        count += 1
-    return count
+        whole += 1
+    return whole

@@ -89,7 +89,7 @@ def masked_scatter(ctx: Context, a: SimpleNamespace) -> Ids:
     source, width = ctx.ids(a.source), 1
     for k in range(1, start.dim() + 1):
         same = bool((mask.flatten(-k) == mask.flatten(-k)[..., :1]).all())
-        if not same or source.shape[-k:] != start.shape[-k:]:
+        if not same or source.numel() % start.shape[-k:].numel():
             break
         width = start.shape[-k:].numel()
     taken = ctx.graph.call("mask", mask.reshape(-1, width)[:, 0].tolist())
