@@ -86,8 +86,8 @@ def _page(source: str, records: Records, more: Records) -> str:
     head = ("model", "family", "parameters", "status", "whole", "structure", "order", "coverage", "groups", "tracer", "error",
             "trace", "infer", "peak", "notes")  # fmt: skip
     expected = structure.page([*records.values(), *more.values()])
-    parts = [f"# {source}", _counts({source: records}), _compared(records), _table(head, rows), expected,
-             pinned.page(records.values())]  # fmt: skip
+    told = _counts({source: records}), _times(records.values()), _compared(records)
+    parts = [f"# {source}", *told, _table(head, rows), expected, pinned.page(records.values())]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -118,8 +118,23 @@ def _counts(sources: Mapping[str, Records]) -> str:
     rows = []
     for name, records in sources.items():
         found = Counter(r["status"] for r in records.values())
-        rows.append((f"[{name}]({name}.md)", str(len(records)), *(str(found[s]) for s in used)))
-    return _table(("source", "models", *used), rows)
+        stood_in = sum(r["status"] == "unverified" and bool(_stand_in(r, records.values())) for r in records.values())
+        rows.append((f"[{name}]({name}.md)", str(len(records)), *(str(found[s]) for s in used), str(stood_in or "")))
+    return _table(("source", "models", *used, "unverified, of a family that is sound"), rows)
+
+
+def _times(records: Iterable[dict[str, Any]]) -> str:
+    """Inference against tracing, and how long it all took."""
+    timed = [r for r in records if r.get("seconds_trace") and r.get("seconds_infer")]
+    if len(timed) < 2:
+        return ""
+    ratios = sorted((r["seconds_infer"] / r["seconds_trace"], r["model"]) for r in timed)
+    hours = sum(r.get("seconds", 0) for r in timed) / 3600
+    return (
+        f"Inferring a group takes {ratios[len(ratios) // 2][0]:.2f} of the time of tracing the model (median), at most "
+        f"{ratios[-1][0]:.1f} (`{ratios[-1][1]}`). Building, tracing, inferring and verifying all took {hours:.1f} hours "
+        "of one core, on a machine that did other things too."
+    )
 
 
 def _unsupported(records: Iterable[dict[str, Any]]) -> str:
