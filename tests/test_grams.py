@@ -13,6 +13,7 @@ from autoperm.matching import grams, steps
 from autoperm.matching.blocks import blocks
 from autoperm.matching.current import Current
 from autoperm.matching.problem import Problem
+from autoperm.matching.room import zeros
 from autoperm.matching.weight import weight_matching
 
 
@@ -97,3 +98,25 @@ def test_copies_are_few() -> None:
     assert sum(t.numel() for t in problem.b._copies.values()) <= 0.25 * total
     weight_matching(problem, progress=False)
     assert sum(kept.total.numel() for kept in problem.kept.values()) <= 0.35 * total
+
+
+def test_a_large_tensor_beside_others_is_read_in_parts() -> None:
+    """Where convolutions are grouped, the last one's inputs are two leaves, of which a step on the groups moves one."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=4), nn.ReLU(), nn.Conv2d(8, 64, 3)).eval()
+    spec = autoperm.infer(model, torch.zeros(1, 3, 8, 8))
+    problem = Problem(spec, model.state_dict(), spec.random(0).apply(model).state_dict())
+    g = next(g for g in problem.matched if not spec.groups[g].parents and spec.groups[g].size == 4)
+    cell = next(u for u in problem.cells[g] if u.name == "4.weight")
+    parts = list(grams.in_parts(problem, cell, set(spec.groups[g].leaves)))
+    assert len(parts) > 4 and sum(u.shape[0] for u, _ in parts) == 64
+    together = sum(torch.einsum("oi...,oj...->ij", *(u.of(t).flatten(2) for t in pair)) for u, pair in parts)
+    whole = torch.einsum("oi...,oj...->ij", *(cell.of(t[cell.name]).flatten(2) for t in (problem.a, problem.b)))
+    torch.testing.assert_close(together, whole)
+
+
+def test_large_matrices_are_the_systems_memory() -> None:
+    for n in (3, 1000):
+        found = zeros(n, n, dtype=torch.float32, device=torch.device("cpu"))
+        assert found.shape == (n, n) and not found.any()
+        found += 1
+        assert float(found.sum()) == n * n

@@ -8,8 +8,9 @@ products is exchanged. Where the group itself has moved, columns trade places.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 
 from autoperm.matching.current import Current, Indices, read
 from autoperm.matching.problem import Problem
+from autoperm.matching.room import zeros
 from autoperm.matching.unfold import Unfolding
 
 #: The most that kept matrices may take: a share of a model's size, and bytes.
@@ -40,11 +42,10 @@ def gram(problem: Problem, g: int, cells: Sequence[Unfolding]) -> np.ndarray:
     # In the weights' own precision: the objective itself decides about a step.
     kept, rest = (None, list(cells)) if group.parents else joint_gram(problem, group.leaves, cells)
     total = torch.zeros(()) if kept is None else kept[None]
-    for u in rest:
+    for u, pair in itertools.chain.from_iterable(in_parts(problem, u, {*group.leaves, *group.parents}) for u in rest):
         for axes in u.occurrences(group.leaves):
             batch = [u.axis_beside(p, axes[0]) for p in group.parents]
-            a, b = arranged(u, (problem.a[u.name], problem.b[u.name]), batch, axes)
-            a, b = (t.reshape(group.copies, group.size, -1) for t in (a, b))
+            a, b = (t.reshape(group.copies, group.size, -1) for t in arranged(u, pair, batch, axes))
             total = total.to(a.device) + torch.bmm(a, b.conj().transpose(1, 2)).real
     return total.expand(group.copies, group.size, group.size).cpu().numpy()
 
@@ -58,6 +59,30 @@ def arranged(
     if not rest:
         sizes[-1] = 1
     return [unfolding.of(t).permute(*batch, *axes, *rest).reshape(sizes) for t in tensors]
+
+
+def in_parts(problem: Problem, u: Unfolding, wanted: Set[int]) -> Iterator[tuple[Unfolding, tuple[torch.Tensor, torch.Tensor]]]:
+    """A cell of both models, some positions at a time along a dimension that has none of the wanted leaves.
+
+    So no permuted copy of a large tensor is made, nor one in another order of its axes. Where the dimensions depend on one
+    another, or all have wanted leaves, the cell is all there is.
+    """
+    current, cell = problem.b, u.cells[0]
+    taken = {dim for dim, leaf in zip(u.dims, u.leaves, strict=True) if leaf in wanted}
+    free = {j: n for j, n in enumerate(u.layout.cell_shape(cell)) if j not in taken}
+    size, most = math.prod(u.shape), _most(problem, problem.dtypes[u.name].itemsize)
+    now = current.indices(u.name) if isinstance(current, Current) else None
+    if size <= most or not free or len(u.cells) > 1 or now is None:
+        yield u, (problem.a[u.name], problem.b[u.name])
+        return
+    dim = max(free, key=free.__getitem__)
+    own = tuple(u.layout.pieces[j][piece] for j, piece in enumerate(cell))
+    moved = tuple(index[places] for index, places in zip(now, own, strict=True))
+    step = max(1, most * free[dim] // size)
+    for first in range(0, free[dim], step):
+        some = np.arange(first, min(first + step, free[dim]))
+        a, b = (_entries(problem, k, u.name, _at(indices, dim, some)) for k, indices in enumerate((own, moved)))
+        yield u.cut(dim, len(some)), (a, b)
 
 
 def joint_gram(
@@ -81,7 +106,8 @@ def joint_gram(
     total = _brought_up_to_date(problem, current, tuple(leaves), found)
     order = torch.from_numpy(current.order(leaves).copy()).to(total.device)
     kept = tuple(leaves) in problem.kept
-    moved = torch.empty_like(total) if kept else total  # what is not kept is put in order where it stands
+    # What is not kept is put in order where it stands.
+    moved = zeros(*total.shape, dtype=total.dtype, device=total.device) if kept else total
     for rows in range(0, len(total), _ROWS):
         moved[rows : rows + _ROWS] = total[rows : rows + _ROWS].index_select(1, order)
     return moved, rest
@@ -167,7 +193,12 @@ def _brought_up_to_date(
 def _zeros(problem: Problem, sides: Mapping[Unfolding, _Side]) -> torch.Tensor:
     dtype = functools.reduce(torch.promote_types, (problem.dtypes[u.name] for u in sides))
     u, side = next(iter(sides.items()))
-    return torch.zeros(side.size, side.size, dtype=dtype.to_real(), device=problem.given[0][u.name].device)
+    return zeros(side.size, side.size, dtype=dtype.to_real(), device=problem.given[0][u.name].device)
+
+
+def _most(problem: Problem, width: int) -> int:
+    """The most entries of a tensor to look at at a time."""
+    return min(_PART, int(_PART_SHARE * problem.size / width))
 
 
 def _entries(problem: Problem, k: int, name: str, indices: Indices) -> torch.Tensor:
@@ -226,7 +257,7 @@ def _add(total: torch.Tensor, problem: Problem, name: str, side: _Side, exchange
     """Add what an exchange changes, in place."""
     dim, positions = exchange.dim, exchange.positions
     own = tuple(side.places if j == side.dim else piece for j, piece in enumerate(side.pieces))
-    most = min(_PART, int(_PART_SHARE * problem.size / total.element_size()))
+    most = _most(problem, total.element_size())
     step = max(1, most * len(own[dim]) // math.prod(len(x) for x in own))
     for k in range(0, len(positions), step):
         some = positions[k : k + step]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from autoperm.layout import Action, Cell, Label, Layout
+from autoperm.layout import Action, Cell, Factors, Label, Layout
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,20 @@ class Unfolding:
         if len(self.cells) == 1:
             return self._one(tensor, self.cells[0])
         return torch.stack([self._one(tensor, cell) for cell in self.cells]).reshape(self.shape)
+
+    def cut(self, dim: int, size: int) -> Unfolding:
+        """How to unfold a few positions of the one cell along a dimension, in any order, out of the tensor.
+
+        The positions along that dimension are no longer told apart by leaves.
+        """
+        shape = tuple(size if j == dim else n for j, n in enumerate(self.layout.cell_shape(self.cells[0])))
+        factors = tuple(Factors() if j == dim else own for j, own in enumerate(self.layout.cells[self.cells[0]]))
+        cell = (0,) * len(shape)
+        axes = [axis for axis in zip(self.dims, self.leaves, self.shape, strict=True) if axis[0] != dim]
+        axes = sorted([*axes, (dim, None, size)], key=lambda axis: axis[0])
+        dims, leaves, sizes = zip(*axes, strict=True)
+        layout = Layout(shape, tuple((np.arange(n),) for n in shape), {cell: factors})
+        return Unfolding(self.name, layout, (cell,), leaves, dims, sizes)
 
     def _one(self, tensor: torch.Tensor, cell: Cell) -> torch.Tensor:
         for j, piece in enumerate(cell):

@@ -8,6 +8,7 @@ other choice can be better then, so that the result is the optimum.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +22,9 @@ _TEMPERATURES = (0.2, 0.1, 0.05)
 #: Entries to look at at a time: they stay in the cache.
 _CHUNK = 1 << 17
 
+#: In how many bands to add to a Gram matrix.
+_BANDS = 8
+
 #: Up to this many pairs, all are solved exactly.
 _FEW = 9
 
@@ -33,7 +37,7 @@ class Pairs:
         parts: pairs of tensors of models a and b, each of shape (n, m, r): a row for each position and each of its own.
             The Gram matrix of two positions is the sum over parts of <a[i], b[j]>, of shape (m, m).
         keep: whether to keep the Gram matrices of all pairs, which are (n m)² numbers.
-        more: to be added to these, of shape (n, m, n, m).
+        more: to be added to these, of shape (n, m, n, m); it is used up.
     """
 
     def __init__(
@@ -46,10 +50,20 @@ class Pairs:
         more: torch.Tensor | None = None,
     ):
         self.n, self.m, self._parts = n, m, parts
-        self._whole = self._product(slice(None)) if keep else None
-        if self._whole is not None and more is not None:
-            self._whole = self._whole + more.cpu()
+        self._whole = self._with(more) if keep else None
         self._prices = np.zeros((self.n, self.n, self.m))
+
+    def _with(self, more: torch.Tensor | None) -> torch.Tensor:
+        """The Gram matrices of all positions, and more."""
+        if more is None:
+            return self._product(slice(None))
+        if not self._parts:
+            return more.cpu()
+        wide = functools.reduce(torch.promote_types, (a.dtype.to_real() for a, _ in self._parts), more.dtype)
+        more, step = more.to(wide), -(-self.n // _BANDS)
+        for i in range(0, self.n, step):  # in place, so that there is no second matrix of this size
+            more[i : i + step] += self._product(slice(i, i + step)).to(more.device)
+        return more.cpu()
 
     def _product(self, which: slice) -> torch.Tensor:
         """The Gram matrices of some positions with all positions, shape (some, m, n, m)."""
