@@ -25,7 +25,7 @@ from autoperm.matching.unfold import Unfolding
 KEPT_SHARE, KEPT_BYTES = 0.35, 1 << 30
 
 #: The most entries of a tensor to multiply at a time, so that no copy of a large tensor is made; and the share of all.
-_PART, _PART_SHARE = 1 << 19, 1 / 32
+_PART, _PART_SHARE = 1 << 19, 1 / 64
 
 #: Rows of a Gram matrix to put in order at a time.
 _ROWS = 64
