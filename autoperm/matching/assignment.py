@@ -106,9 +106,9 @@ def _priced(whole: torch.Tensor, prices: np.ndarray, spread: torch.Tensor, large
     return None
 
 
-def _rows(n: int) -> Iterator[slice]:
+def _rows(n: int, most: int = _CHUNK) -> Iterator[slice]:
     """The rows of a matrix, some at a time."""
-    step = max(1, _CHUNK // n)
+    step = max(1, most // n)
     return (slice(i, min(i + step, n)) for i in range(0, n, step))
 
 
@@ -236,10 +236,13 @@ def _contradictions(
     rough, least = cost.to(whole.dtype), (has - rounding).to(whole.dtype)
     worst, where = torch.full_like(cost, enough), torch.full((n,), -1)
     found = []
-    for rows in _rows(n):
+    for rows in _rows(n, _CHUNK // 2):  # in double precision
         others = (whole[rows] - rough).scatter_(1, own[rows, None], -float("inf"))
         near = torch.nonzero(others.amax(1) > least[rows])[:, 0] + rows.start
-        excess = whole[near] - cost - has[near, None]
+        del others
+        excess = whole[near].to(cost.dtype)
+        excess -= cost
+        excess -= has[near, None]
         bad = torch.nonzero(excess.amax(1) > enough)[:, 0]
         if len(bad):
             excess, near = excess[bad], near[bad]

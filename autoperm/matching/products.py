@@ -65,6 +65,7 @@ def _pieces(
         flat = [part.reshape(-1).split(_CHUNK if a.device.type == "cpu" else 1 << 24) for part in parts]
         for first, *others in zip(*flat, strict=True):
             yield first.to(wide), [x.to(wide) for x in others]
+        del parts, flat, first, others  # before the next are read
 
 
 def _with(indices: Sequence[np.ndarray], dim: int, positions: np.ndarray) -> list[np.ndarray]:
