@@ -18,6 +18,10 @@ class UnknownOpError(AutopermError):
     """The traced graph holds an op without a rule, and ``on_unknown="error"`` was asked for."""
 
 
+class RuleError(AutopermError):
+    """A bug of autoperm's: the rule of an op failed on operands that it should take."""
+
+
 class SpecError(AutopermError):
     """A spec file is corrupt or too new, or a permutation belongs to another spec."""
 

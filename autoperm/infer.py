@@ -44,6 +44,7 @@ def infer(model: nn.Module, example_inputs: Any, *, on_unknown: Literal["pin", "
     Raises:
         CaptureError: the model cannot be traced on the example inputs.
         UnknownOpError: an op has no rule and ``on_unknown`` is ``"error"``.
+        RuleError: the rule of an op fails, which is a bug; the message says where.
 
     Example:
         >>> import torch, autoperm

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from autoperm.capture import Capture, capture
 from autoperm.capture.tracers import TRACERS
-from autoperm.errors import CaptureError, UnknownOpError
+from autoperm.errors import CaptureError, RuleError, UnknownOpError
 from autoperm.infer import UnsupportedOpWarning, infer, infer_captured
 from autoperm.rules import registered, rule
+from autoperm.rules.registry import _RULES
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +164,17 @@ def test_unknown_op_can_be_an_error() -> None:
     with pytest.raises(UnknownOpError) as error:
         infer(Unknown(), torch.randn(2, 3), on_unknown="error")
     for part in ("autoperm_tests.odd", "at node odd", "in odd", "(2, 4)", "autoperm/rules/"):
+        assert part in str(error.value)
+
+
+def test_a_rule_that_fails_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(op: object) -> None:
+        raise ValueError("a size of 7")
+
+    monkeypatch.setitem(_RULES, "aten.relu", broken)
+    with pytest.raises(RuleError) as error:
+        infer(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.randn(2, 3))
+    for part in ("aten.relu", "at node relu in 1, ", "(2, 4)", "ValueError: a size of 7", "please report it"):
         assert part in str(error.value)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from autoperm.capture import Capture
+from autoperm.errors import AutopermError, RuleError
 from autoperm.inference import views
 from autoperm.inference.constants import Constants
 from autoperm.inference.operands import operand, pin_view, pinned
@@ -139,6 +140,21 @@ class Engine:
             return found(op)
         except NoRule as error:
             return self._unknown(node, str(error))
+        except AutopermError:
+            raise
+        except Exception as error:
+            raise RuleError(self._failed(node, error)) from error
+
+    def _failed(self, node: fx.Node, error: Exception) -> str:
+        meta = node.meta
+        values = [source.meta.get("val") for source in node.all_input_nodes]
+        shapes = ", ".join(str(tuple(value.shape)) for value in values if isinstance(value, torch.Tensor))
+        where = " ".join(filter(None, (meta.get("module_path", ""), meta.get("source", "")))) or "the model's forward"
+        return (
+            f"the rule of {node.target} failed at node {node.name} in {where}, on operands of shapes {shapes}: "
+            f"{type(error).__name__}: {error}. This is a bug of autoperm's: please report it with this message. Other example "
+            "inputs, or the op written in another way, may go around it"
+        )
 
     def _unknown(self, node: fx.Node, why: str) -> Any:
         reason = f"{node.target} has no rule"
