@@ -299,6 +299,7 @@ add("as_strided_carry", lambda x: x.as_strided((2, 3), (3, 1), 1), (-3, -3), spa
 add("as_strided_repeat", lambda x: x.as_strided((2, 2, 3), (0, 3, 1)), (2, 3))
 add("as_strided_of_gaps", lambda x: x[:, :2].as_strided((2, 2), (4, 1)), (2, 4), order=24, why="all four entries of the piece")
 add("as_strided_between", lambda x: x[:, :2].as_strided((2, 4), (4, 1)), (2, 4), order=40320, why="what the piece left out is read")
+add("as_strided_of_parts", lambda x: torch.view_as_real(torch.view_as_complex(x)).as_strided((2, 3), (6, 2)), (2, 3, 2), order=0)
 add("as_strided_from_a_piece", lambda x: x[1].as_strided((3, 2), (1, 3)), (2, 2, 3), order=720, why="the second block")
 add("tril", torch.tril, (2, -3, -3))
 add("triu_1", lambda x: x.triu(1), (-3, -3))

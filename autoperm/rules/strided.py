@@ -63,7 +63,7 @@ def _shares_memory(node: fx.Node, other: fx.Node) -> bool:
     mine, base = node.meta["val"], other.meta["val"]
     if not (isinstance(mine, torch.Tensor) and isinstance(base, torch.Tensor)):
         return False
-    return mine.untyped_storage()._cdata == base.untyped_storage()._cdata
+    return mine.dtype == base.dtype and mine.untyped_storage()._cdata == base.untyped_storage()._cdata
 
 
 def _nothing_moves(op: Op) -> View:
