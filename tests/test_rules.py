@@ -59,6 +59,15 @@ def test_rule(case: Case) -> None:
     assert expected in (0, spec.order)
 
 
+@pytest.mark.parametrize("tracer", TRACERS)
+@pytest.mark.parametrize("case", [c for c in OPS if c.name.startswith("as_strided")], ids=lambda case: case.name)
+def test_memory_beside_a_piece_stays_however_it_is_traced(case: Case, tracer: str) -> None:
+    """Some tracers do not tell that a view shares memory with what it is a view of."""
+    model, inputs = model_of(case)
+    spec = infer_captured(capture(model, inputs, tracers=[tracer]))
+    assert unsoundness(model, spec, inputs, range(3))[0] < 1e-10
+
+
 @pytest.mark.parametrize("direct", DIRECT, ids=lambda direct: direct.name)
 def test_an_op_by_its_own_name(direct: Direct) -> None:
     case = direct.case

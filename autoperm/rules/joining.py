@@ -59,7 +59,7 @@ def _restacked(op: Op, dim: int) -> View | None:
 
 
 #: Ops whose result holds values of their first argument, at other places.
-REARRANGING = {
+_REARRANGING = {
     "aten.view", "aten.reshape", "aten._unsafe_view", "aten.permute", "aten.transpose", "aten.t", "aten.flip", "aten.alias",
     "aten.clone", "aten.detach", "aten.contiguous", "aten.unsqueeze", "aten.squeeze", "aten.slice", "aten.narrow",
     "aten.select", "aten.split", "aten.split_with_sizes", "aten.chunk", "aten.unbind", "aten.unsafe_split",
@@ -69,8 +69,8 @@ REARRANGING = {
 
 def origin(node: fx.Node) -> fx.Node:
     """The node whose values these are: labels may agree where values do not."""
-    while node.target is operator.getitem or str(node.target).rpartition(".")[0] in REARRANGING:
-        if node.target is operator.getitem and str(node.args[0].target).rpartition(".")[0] not in REARRANGING:  # type: ignore[union-attr]
+    while node.target is operator.getitem or str(node.target).rpartition(".")[0] in _REARRANGING:
+        if node.target is operator.getitem and str(node.args[0].target).rpartition(".")[0] not in _REARRANGING:  # type: ignore[union-attr]
             return node
         node = node.args[0]  # type: ignore[assignment]
     return node

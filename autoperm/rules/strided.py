@@ -7,6 +7,7 @@ position in memory, and passes whole. What the other dimensions read is known: p
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import fx
 
 from autoperm.inference import views
 from autoperm.inference.views import View
-from autoperm.rules.joining import REARRANGING, picked
+from autoperm.rules.joining import origin, picked
 from autoperm.rules.movement import reshaped
 from autoperm.rules.op import Op
 from autoperm.rules.registry import rule
@@ -41,8 +42,11 @@ def as_strided(op: Op) -> View:
     steps = [Step(k, n, s) for k, (n, s) in enumerate(zip(op.shape(), strides, strict=True)) if n > 1]
     order = _memory_order(memory.shape, memory.stride())
     reach = offset + sum((step.size - 1) * step.stride for step in steps)
-    if order is None or offset < 0 or reach >= memory.numel():
-        return _nothing_moves(op)
+    whole = origin(owner)  # some tracers do not tell that a view shares memory, nor where in it it begins
+    if order is None or offset < 0 or reach >= memory.numel() or (whole is not owner and op.get("storage_offset") is not None):
+        for node in (op.node.args[0], owner, whole):
+            op.pin(op.labels.view(node), _WHY)  # type: ignore[arg-type]
+        return op.pinned(op.shape(), _WHY)
     digits = [step for step in steps if _is_digit(step, steps, offset, memory.numel())]
     rest = [step for step in steps if step not in digits]
     return _read(op, views.permute(op.labels.view(owner), order), digits, rest, offset)
@@ -54,9 +58,17 @@ def _value(node: Any) -> torch.Tensor:
 
 def _owner(node: Any) -> fx.Node:
     """The node of which this is a view: what lies between the entries of a view is read too."""
-    while node.args and isinstance(node.args[0], fx.Node) and _shares_memory(node, node.args[0]):
-        node = node.args[0]
+    while (source := _source(node)) is not None and _shares_memory(node, source):
+        node = source
     return node
+
+
+def _source(node: fx.Node) -> fx.Node | None:
+    """What an op takes first; of one of several results, what the op that has them takes."""
+    if node.target is operator.getitem:
+        node = node.args[0]  # type: ignore[assignment]
+    first = node.args[0] if node.args else None
+    return first if isinstance(first, fx.Node) else None
 
 
 def _shares_memory(node: fx.Node, other: fx.Node) -> bool:
@@ -64,16 +76,6 @@ def _shares_memory(node: fx.Node, other: fx.Node) -> bool:
     if not (isinstance(mine, torch.Tensor) and isinstance(base, torch.Tensor)):
         return False
     return mine.dtype == base.dtype and mine.untyped_storage()._cdata == base.untyped_storage()._cdata
-
-
-def _nothing_moves(op: Op) -> View:
-    """Nothing along what is read, nor along what it is a piece of."""
-    node = op.node.args[0]
-    while isinstance(node, fx.Node) and isinstance(node.meta["val"], torch.Tensor):
-        op.pin(op.labels.view(node), _WHY)
-        rearranged = str(node.target).rpartition(".")[0] in REARRANGING
-        node = node.args[0] if rearranged else None
-    return op.pinned(op.shape(), _WHY)
 
 
 def _memory_order(shape: Sequence[int], strides: Sequence[int]) -> list[int] | None:
