@@ -39,13 +39,13 @@ class TwoInputs(nn.Module):
         return self.head(self.embedding(tokens) * self.linear(numbers))
 
 
-@torch.library.custom_op("autoperm_factories::ranked", mutates_args=())
-def ranked(x: Tensor) -> Tensor:
+@torch.library.custom_op("autoperm_tests::odd", mutates_args=())
+def odd(x: Tensor) -> Tensor:
     """An op without a rule."""
     return x * torch.arange(x.shape[-1]).to(x)
 
 
-@ranked.register_fake
+@odd.register_fake
 def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
@@ -58,7 +58,7 @@ class Ranked(nn.Module):
         self.linear = nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.autoperm_factories.ranked(self.linear(x))
+        return odd(self.linear(x))
 
 
 class model:

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 from direct_cases import DIRECT, ELSEWHERE, Direct
+from factories import odd
 from module_cases import CASES as MODULES
 from oracle import true_order
 from reach import keeping_ops_whole
@@ -146,17 +147,7 @@ class Unknown(nn.Module):
 
 class Odd(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.autoperm_tests.odd(x)
-
-
-@torch.library.custom_op("autoperm_tests::odd", mutates_args=())
-def odd(x: Tensor) -> Tensor:
-    return x * torch.arange(x.shape[-1]).to(x)
-
-
-@odd.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x)
+        return odd(x)
 
 
 def test_unknown_op_is_pinned_and_reported() -> None:

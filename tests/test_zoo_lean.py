@@ -31,19 +31,23 @@ class Relative(nn.Module):
 
 
 class Stubborn(Relative):
-    """Its constructor writes a buffer into what it takes from the device of a weight."""
+    """Its constructor fills a buffer from what is where a weight is, as Swin v2's does."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("copied", torch.zeros(2).to(self.table.device))
-        self.copied.copy_(torch.ones(2))
-        float(self.copied.sum())
+        self.register_buffer("copied", torch.zeros(2))
+        self.copied.copy_(torch.ones(2, device=self.table.device))
+
+
+def _on_meta(make: type[nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return make()
 
 
 @pytest.mark.parametrize("make", [Relative, Stubborn])
 def test_the_group_is_that_of_the_real_model(make: type[nn.Module]) -> None:
     x = torch.randn(1, 3, 4)
-    model = lean.build(make, 100)
+    model = lean.build(make, _on_meta(make))
     assert all(parameter.is_meta for parameter in model.parameters())
     assert not any(buffer.is_meta for buffer in model.buffers())
     assert model.head.weight is model.embed.weight
@@ -53,8 +57,7 @@ def test_the_group_is_that_of_the_real_model(make: type[nn.Module]) -> None:
 def test_under_the_meta_device_heads_are_not_found() -> None:
     """Why models are not simply built there."""
     x = torch.randn(1, 3, 4)
-    with torch.device("meta"):
-        blind = Relative()
+    blind = _on_meta(Relative)
     assert autoperm.infer(blind, x).order < autoperm.infer(Relative(), x).order
 
 
@@ -67,7 +70,7 @@ def test_what_is_too_large_to_be_built_whole_is_built_on_meta(monkeypatch: pytes
             if self.table.is_meta and not self.index.is_meta:
                 raise RuntimeError("two devices")
 
-    model = lean.build(Blind, 100)
+    model = lean.build(Blind, _on_meta(Blind))
     assert all(t.is_meta for t in (*model.parameters(), *model.buffers()))
     assert lean.on_meta(Relative())(torch.zeros(1, 3, 4, device="meta")).is_meta
 

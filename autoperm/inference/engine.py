@@ -43,6 +43,12 @@ class Unsupported:
         return f"{self.op} at node {self.node} in {place}{source}, operand shapes {shapes}{why}"
 
 
+def _described(node: fx.Node, why: str) -> Unsupported:
+    values = [source.meta.get("val") for source in node.all_input_nodes]
+    shapes = tuple(tuple(value.shape) for value in values if isinstance(value, torch.Tensor))
+    return Unsupported(str(node.target), node.name, node.meta.get("module_path", ""), node.meta.get("source", ""), shapes, why)
+
+
 class Engine:
     """One pass over the graph. ``system`` then holds the statements, ``states`` the tensors of the weights."""
 
@@ -143,31 +149,19 @@ class Engine:
         except AutopermError:
             raise
         except Exception as error:
-            raise RuleError(self._failed(node, error)) from error
-
-    def _failed(self, node: fx.Node, error: Exception) -> str:
-        meta = node.meta
-        values = [source.meta.get("val") for source in node.all_input_nodes]
-        shapes = ", ".join(str(tuple(value.shape)) for value in values if isinstance(value, torch.Tensor))
-        where = " ".join(filter(None, (meta.get("module_path", ""), meta.get("source", "")))) or "the model's forward"
-        return (
-            f"the rule of {node.target} failed at node {node.name} in {where}, on operands of shapes {shapes}: "
-            f"{type(error).__name__}: {error}. This is a bug of autoperm's: please report it with this message. Other example "
-            "inputs, or the op written in another way, may go around it"
-        )
+            told = _described(node, f"{type(error).__name__}: {error}")
+            raise RuleError(
+                f"the rule of {told}. This is a bug of autoperm's: please report it with this message. Other example inputs, or "
+                "the op written in another way, may go around it"
+            ) from error
 
     def _unknown(self, node: fx.Node, why: str) -> Any:
         reason = f"{node.target} has no rule"
-        shapes = []
         for source in node.all_input_nodes:
-            value = source.meta.get("val")
-            if isinstance(value, torch.Tensor):
-                shapes.append(tuple(value.shape))
+            if isinstance(source.meta.get("val"), torch.Tensor):
                 pin_view(self.system, self.view(source), reason, node, final=True)
-        meta = node.meta
-        record = (str(node.target), node.name, meta.get("module_path", ""), meta.get("source", ""), tuple(shapes), why)
-        self.unsupported.append(Unsupported(*record))
-        value = meta.get("val")
+        self.unsupported.append(_described(node, why))
+        value = node.meta.get("val")
         for source in node.all_input_nodes:
             choices.pin(self.system, self._env.get(source), node, reason)
         if isinstance(value, (tuple, list)):

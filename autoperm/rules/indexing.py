@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import fx
@@ -16,6 +16,8 @@ from autoperm.rules.op import Op, letters
 from autoperm.rules.registry import rule
 
 _WHY = "indexed by position"
+
+T = TypeVar("T")
 
 
 @rule("aten.embedding")
@@ -56,7 +58,7 @@ def index(op: Op) -> View:
     view, indices = op.view("self"), list(op["indices"])
     indices += [None] * (view.ndim - len(indices))
     used = [k for k, i in enumerate(indices) if i is not None]
-    if any(_is_mask(indices[k]) for k in used):
+    if any(is_mask(indices[k]) for k in used):
         return _masked(op, view, indices, used)
     if len(used) == 1:
         value = op.labels.value(indices[used[0]])
@@ -89,7 +91,7 @@ def _masked_and_indexed(op: Op, view: View, indices: list[Any], used: list[int])
     taken: list[int] = []
     looked: list[View] = []
     for index in indices:  # a mask stands for as many dimensions as it has
-        covers = 1 if index is None else index.meta["val"].ndim if _is_mask(index) else 1
+        covers = 1 if index is None else index.meta["val"].ndim if is_mask(index) else 1
         if index is not None:
             taken += range(at, at + covers)
             looked.append(op.labels.view(index))
@@ -97,12 +99,10 @@ def _masked_and_indexed(op: Op, view: View, indices: list[Any], used: list[int])
         at += covers
         if at >= view.ndim:
             break
-    kept = [name for k, name in enumerate(names) if k not in taken]
-    first = taken[0] if taken == list(range(taken[0], taken[-1] + 1)) else 0
-    found = [PIN] * (len(op.shape()) - len(kept))
+    found = [PIN] * (len(op.shape()) - view.ndim + len(taken))
     source = tuple(PIN if k in taken else name for k, name in enumerate(names))
     terms = [(view, source), *((v, (PIN,) * v.ndim) for v in looked)]
-    return op.state(terms, [(*kept[:first], *found, *kept[first:])], [op.shape()], reason=_WHY)[0]
+    return op.state(terms, [tuple(beside(names, taken, found))], [op.shape()], reason=_WHY)[0]
 
 
 def _looked_up(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
@@ -115,13 +115,17 @@ def _looked_up(op: Op, view: View, indices: list[Any], used: list[int]) -> View:
         sizes = (*view.shape[:k], len(index), *view.shape[k + 1 :])
         view = picked(op, view, k, np.where(index < 0, index + view.shape[k], index), sizes)
         names[k] = shared[dim]
-    kept = [names[k] for k in range(view.ndim) if k not in used]
-    contiguous = used == list(range(used[0], used[-1] + 1))
-    at = used[0] if contiguous else 0
-    result = [*kept[:at], *shared, *kept[at:]]
+    result = beside(names, used, shared)
     looked = [op.labels.view(indices[k]) for k in used if k not in own]
     terms = [(v, tuple(shared[rank - v.ndim :])) for v in looked]
     return op.state([(view, tuple(names)), *terms], [tuple(result)], [op.shape()], reason=_WHY)[0]
+
+
+def beside(each: Sequence[T], taken: Sequence[int], found: Sequence[T]) -> list[T]:
+    """What is kept of each dimension, with what is found by indices in place of those taken: first where these are apart."""
+    kept = [one for k, one in enumerate(each) if k not in taken]
+    at = taken[0] if list(taken) == list(range(taken[0], taken[-1] + 1)) else 0
+    return [*kept[:at], *found, *kept[at:]]
 
 
 def own_dimensions(op: Op, indices: Sequence[Any], used: Sequence[int]) -> dict[int, tuple[int, np.ndarray]]:
@@ -136,7 +140,7 @@ def own_dimensions(op: Op, indices: Sequence[Any], used: Sequence[int]) -> dict[
     return found
 
 
-def _is_mask(node: fx.Node) -> bool:
+def is_mask(node: fx.Node) -> bool:
     return str(node.meta["val"].dtype) in ("torch.bool", "torch.uint8")
 
 

@@ -15,7 +15,7 @@ from torch import fx
 from autoperm.inference import views
 from autoperm.inference.equation import PIN, Spec
 from autoperm.inference.views import View
-from autoperm.rules.indexing import own_dimensions
+from autoperm.rules.indexing import beside, is_mask, own_dimensions
 from autoperm.rules.movement import reshaped
 from autoperm.rules.op import Op, letters
 from autoperm.rules.registry import rule
@@ -37,10 +37,6 @@ def index_put(op: Op) -> View:
             shape = (*base.shape[:dim], len(index), *base.shape[dim + 1 :])
             return written(op, base, views.expand(values, shape), dim, index)
     return _indexed(op, base, values, indices, used)
-
-
-def is_mask(node: fx.Node) -> bool:
-    return str(node.meta["val"].dtype) in ("torch.bool", "torch.uint8")
 
 
 def _distinct(op: Op, node: fx.Node, size: int) -> np.ndarray | None:
@@ -79,12 +75,7 @@ def _indexed(op: Op, base: View, values: View, indices: list[Any], used: list[in
     for k, (dim, index) in own_dimensions(op, indices, used).items():
         if np.array_equal(index, np.arange(base.shape[k])):  # every position, each from its own
             names[k] = shared[dim] = (f"o{k}",)
-    kept = [k for k in range(base.ndim) if k not in used]
-    at = used[0] if used == list(range(used[0], used[-1] + 1)) else 0
-    of_values = [names[k] for k in kept]
-    of_values[at:at] = shared
-    sizes = [base.shape[k] for k in kept]
-    sizes[at:at] = shape
+    of_values, sizes = beside(names, used, shared), beside(base.shape, used, shape)
     terms = [(v, tuple(shared[rank - v.ndim :])) for v, k in zip(looked, used, strict=True) if names[k] == PIN]
     return _merged(op, base, names, [*terms, (views.expand(values, sizes), tuple(of_values))])
 

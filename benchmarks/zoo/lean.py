@@ -6,7 +6,6 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator
 
-import torch
 from torch import nn
 
 #: Parameters up to which a model may be built whole, to be stripped of them afterwards.
@@ -33,19 +32,19 @@ def weights_on_meta() -> Iterator[None]:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
-def build(make: Callable[[], nn.Module], parameters: int) -> nn.Module:
+def build(make: Callable[[], nn.Module], blind: nn.Module) -> nn.Module:
     """A model with its weights on the meta device, and all else on a real one if its constructor can do that.
 
     Constructors that write into what they take from a weight's device need real weights first: up to ``REAL`` of them.
+    ``blind`` is the model that was built under ``torch.device("meta")``, for what is larger.
     """
     try:
         with weights_on_meta():
             return make().eval()
     except Exception:
-        if parameters <= REAL:
-            return without_weights(make().eval())
-    with torch.device("meta"):
-        return make().eval()
+        if sum(parameter.numel() for parameter in blind.parameters()) > REAL:
+            return blind
+    return without_weights(make().eval())
 
 
 def without_weights(model: nn.Module) -> nn.Module:

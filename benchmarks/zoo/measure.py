@@ -65,7 +65,7 @@ def _build(entry: Entry, report: Report, largest: int) -> tuple[nn.Module, Any]:
             report({"parameters": parameters})
     large = entry.meta or parameters > largest
     torch.manual_seed(0)
-    model = lean.build(entry.build, parameters) if large else entry.build().eval()
+    model = lean.build(entry.build, model) if large else entry.build().eval()
     report({"parameters": count(model)})
     for parameter in model.parameters():
         parameter.requires_grad_(False)
