@@ -13,7 +13,7 @@ from autoperm.inference.operands import operand
 from autoperm.inference.system import Restriction, Tensor
 from autoperm.inference.views import View
 from autoperm.rules.movement import narrowed, reshaped
-from autoperm.rules.op import Op
+from autoperm.rules.op import Op, moved_within
 from autoperm.rules.registry import rule
 from autoperm.rules.spatial import padded
 
@@ -222,9 +222,7 @@ def _restricted(op: Op, source: View, tensor: Tensor, where: dict[int, int], dim
 
 
 def _pinned_pick(op: Op, source: View, dim: int, shape: Sequence[int]) -> View:
-    names = [(f"l{k}",) for k in range(source.ndim)]
-    names[dim] = ("_",)
-    return op.state([(source, tuple(names))], [tuple(names)], [shape], reason="indexed with many repeats")[0]
+    return moved_within(op, source, [dim], shape, "indexed with many repeats")
 
 
 def _ascending(index: np.ndarray) -> bool:
@@ -252,14 +250,6 @@ def _rolled(op: Op, view: View, dim: int, shift: int) -> View:
     if operands.is_fixed(op.system, view, dim):
         return moved_within(op, view, [dim], view.shape)
     return picked(op, view, dim, (np.arange(size) - shift) % size, view.shape)
-
-
-def moved_within(op: Op, view: View, dims: Sequence[int], shape: Sequence[int], reason: str | None = None) -> View:
-    """Nothing moves along ``dims``, before or after; the other dimensions pass."""
-    names = [(f"l{k}",) for k in range(view.ndim)]
-    for dim in dims:
-        names[dim] = ("_",)
-    return op.state([(view, tuple(names))], [tuple(names)], [shape], reason=reason)[0]
 
 
 @rule("aten.constant_pad_nd", "aten.pad")

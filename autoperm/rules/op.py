@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from autoperm.inference import operands
-from autoperm.inference.equation import Spec, Statement, expand_term, parse
+from autoperm.inference.equation import PIN, Spec, Statement, expand_term, parse
 from autoperm.inference.system import System
 from autoperm.inference.views import View
 from autoperm.rules.registry import NoRule
@@ -150,3 +150,11 @@ def dims_of(argument: Any, ndim: int) -> list[int]:
 def letters(ndim: int, prefix: str = "l") -> list[tuple[str, ...]]:
     """One letter per dimension."""
     return [(f"{prefix}{k}",) for k in range(ndim)]
+
+
+def moved_within(op: Op, view: View, dims: Sequence[int], shape: Sequence[int], reason: str | None = None) -> View:
+    """Nothing moves along ``dims``, before or after; the other dimensions pass."""
+    names = letters(view.ndim)
+    for dim in dims:
+        names[dim] = PIN
+    return op.state([(view, tuple(names))], [tuple(names)], [shape], reason=reason)[0]

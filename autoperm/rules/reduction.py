@@ -5,7 +5,7 @@ from __future__ import annotations
 from autoperm.inference.equation import PIN
 from autoperm.inference.views import View
 from autoperm.rules import choices
-from autoperm.rules.op import Op, dims_of, letters
+from autoperm.rules.op import Op, dims_of, letters, moved_within
 from autoperm.rules.pointwise import pointwise
 from autoperm.rules.registry import rule
 
@@ -93,6 +93,5 @@ def normalised(op: Op, view: View, dims: list[int]) -> View:
 def scan(op: Op) -> object:
     view = op.view("self")
     dims = dims_of(op["dim"], view.ndim)
-    names = tuple(("_",) if k in dims else (f"l{k}",) for k in range(view.ndim))
-    found = op.state([(view, names)], [names], [op.shape()])[0]
+    found = moved_within(op, view, dims, op.shape())
     return [found, found] if isinstance(op.node.meta["val"], (tuple, list)) else found

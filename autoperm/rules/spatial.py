@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from autoperm.inference.equation import PIN
 from autoperm.inference.views import View
 from autoperm.rules.movement import reshaped
-from autoperm.rules.op import Op, letters
+from autoperm.rules.op import Op, letters, moved_within
 from autoperm.rules.registry import rule
 
 _REASON = "a spatial axis"
@@ -16,10 +16,8 @@ _REASON = "a spatial axis"
 
 def _pass_leading(op: Op, view: View, stays: Sequence[bool]) -> View:
     """Leading dimensions pass, and those of the trailing ones along which the op leaves everything as it is."""
-    names = letters(view.ndim)
-    for k, same in enumerate(stays, start=view.ndim - len(stays)):
-        names[k] = names[k] if same else PIN
-    return op.state([(view, tuple(names))], [tuple(names)], [op.shape()], reason=f"{_REASON} of {op.name}")[0]
+    pinned = [k for k, same in enumerate(stays, start=view.ndim - len(stays)) if not same]
+    return moved_within(op, view, pinned, op.shape(), f"{_REASON} of {op.name}")
 
 
 def _spatial(rank: int):  # type: ignore[no-untyped-def]
@@ -91,9 +89,8 @@ def _unpadded(pad: Sequence[int]) -> list[bool]:
 def im2col(op: Op) -> View:
     """(b, c, h, w) -> (b, c, kernel, positions), with channels and kernel as one dimension."""
     x = op.view("self")
-    lead, kernel, positions = x.shape[:-2], math.prod(op["kernel_size"]), op.shape()[-1]
-    names = (*letters(len(lead)), PIN, PIN)
-    found = op.state([(x, names)], [names], [(*lead, kernel, positions)], reason="a position in a kernel")[0]
+    shape = (*x.shape[:-2], math.prod(op["kernel_size"]), op.shape()[-1])
+    found = moved_within(op, x, [-2, -1], shape, "a position in a kernel")
     return reshaped(op, found, op.shape())
 
 
@@ -103,8 +100,7 @@ def col2im(op: Op) -> View:
     x, kernel = op.view("self"), math.prod(op["kernel_size"])
     *lead, columns, positions = x.shape
     split = reshaped(op, x, (*lead, columns // kernel, kernel, positions))
-    names = (*letters(split.ndim - 2), PIN, PIN)
-    return op.state([(split, names)], [names], [op.shape()], reason="a position in a kernel")[0]
+    return moved_within(op, split, [-2, -1], op.shape(), "a position in a kernel")
 
 
 @rule("aten.max_unpool2d", "aten.max_unpool3d", "aten.fractional_max_pool2d", "aten.fractional_max_pool3d")
