@@ -43,6 +43,7 @@ class SpecBuilder:
             parameters=parameters,
             unsupported=list(self.engine.unsupported),
             provenance=Provenance.from_system(self.engine.system, self.engine.states, self.engine.capture),
+            caches=self.engine.capture.caches,
         )
 
     def layout_of(self, tensor: Tensor) -> Layout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TypeVar
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoperm.caches import copied
 from autoperm.errors import SpecError, StateError
 from autoperm.layout import Group, all_coordinates, gather
 from autoperm.spec import PermutationSpec
@@ -42,11 +42,14 @@ class Permutation:
     def apply(self, model: Model) -> Model:
         """The permuted weights: a new module for a module, a new dict for a state dict.
 
+        What a module's forward has kept of its weights (``spec.caches``) is left out, and computed again.
+
         Raises:
+            AutopermError: the module cannot be copied.
             StateError: keys or shapes differ from the spec's; the first few differences are listed.
         """
         if isinstance(model, nn.Module):
-            permuted = copy.deepcopy(model)
+            permuted = copied(model, self.spec.caches)
             permuted.load_state_dict(self.apply(model.state_dict()))
             return permuted  # type: ignore[return-value]
         if not isinstance(model, Mapping):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from autoperm.caches import Cache
 from autoperm.errors import SpecError
 from autoperm.layout import Action, Group, Layout, Leaf, identity_element
 from autoperm.provenance import Provenance
@@ -33,6 +34,7 @@ class PermutationSpec:
         unsupported: ops without a rule, all of whose axes are pinned.
         leaves: the index sets that the groups permute or depend on.
         provenance: the graph of ties behind :meth:`explain`.
+        caches: where the model's forward keeps tensors that it computes; copies with other weights do without them.
     """
 
     leaves: Sequence[Leaf]
@@ -42,6 +44,7 @@ class PermutationSpec:
     parameters: frozenset[str]
     unsupported: Sequence[Any] = ()
     provenance: Provenance = field(default_factory=Provenance)
+    caches: Sequence[Cache] = ()
 
     @cached_property
     def action(self) -> Action:

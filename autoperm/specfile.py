@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 
+from autoperm.caches import Cache
 from autoperm.errors import SpecError
 from autoperm.files import write_atomically
 from autoperm.layout import Exchanged, Factor, Factors, Group, Label, Layout, Leaf
@@ -72,6 +73,7 @@ def _runs(positions: np.ndarray) -> list[list[int]]:
 def save(spec: PermutationSpec, path: str | PathLike[str], *, overwrite: bool = True) -> None:
     document = {"format": FORMAT, "version": VERSION, **content(spec)}
     document["unsupported"] = [vars(u) if hasattr(u, "__dict__") else u for u in spec.unsupported]
+    document["caches"] = [[cache.path, list(cache.stays), cache.absent] for cache in spec.caches]
     document["provenance"] = _provenance_out(spec.provenance)
     write_atomically(path, json.dumps(document).encode(), overwrite=overwrite)
 
@@ -110,6 +112,7 @@ def _spec_in(document: dict[str, Any]) -> PermutationSpec:
         parameters=frozenset(document["parameters"]),
         unsupported=[Unsupported(**{**u, "shapes": tuple(tuple(s) for s in u["shapes"])}) for u in document["unsupported"]],
         provenance=_provenance_in(document["provenance"]),
+        caches=[Cache(path, tuple(stays), absent) for path, stays, absent in document.get("caches", ())],
     )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from autoperm.capture.guard import caches, same_random_state, untouched
+from autoperm.caches import copied
+from autoperm.capture.guard import same_random_state, untouched
 from autoperm.capture.inputs import split_inputs
 from autoperm.capture.structure import leaves, map_leaves
-from autoperm.errors import VerificationError
+from autoperm.errors import AutopermError, VerificationError
 from autoperm.permutation import Permutation
 from autoperm.precision import InDoubles
 from autoperm.spec import PermutationSpec
@@ -118,11 +118,10 @@ def verify(
     if not isinstance(model, nn.Module):
         raise VerificationError(f"the model is a {type(model).__name__}; only a torch.nn.Module can be run")
     check_state(elements[0].spec, model.state_dict(), "the model")
-    working = _copy(model, dtype)
+    working = _copy(model, elements[0].spec, dtype)
     if randomize:
         randomize_(working, seed)
     args, kwargs = map_leaves(lambda leaf: _cast(leaf, dtype), split_inputs(example_inputs))
-    _forget(working, args, kwargs)
     reference = _outputs(working, args, kwargs)
     _check_telling(reference)
     _check_repeats(reference, _outputs(working, args, kwargs), tolerance)
@@ -143,27 +142,14 @@ def _elements(spec: PermutationSpec, samples: int, seed: int) -> list[Permutatio
     return [spec.random(generator) for _ in range(samples)]
 
 
-def _copy(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+def _copy(model: nn.Module, spec: PermutationSpec, dtype: torch.dtype | None) -> nn.Module:
     if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
         raise VerificationError("the model is on the meta device and has no values to compute with; build it on a real one")
     try:
-        working = copy.deepcopy(model).eval()
-    except Exception as error:
-        raise VerificationError(f"the model cannot be copied ({error}); pass one that copy.deepcopy accepts") from error
+        working = copied(model, spec.caches).eval()
+    except AutopermError as error:
+        raise VerificationError(str(error)) from error
     return working if dtype is None else working.to(dtype)
-
-
-def _forget(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Empty what the copy has cached of other weights, unless it does not run without."""
-    kept = [(cache, dict(cache)) for cache in caches(model)]
-    for cache, _ in kept:
-        cache.clear()
-    try:
-        if kept:
-            _outputs(model, args, kwargs)
-    except VerificationError:
-        for cache, content in kept:
-            cache.update(content)
 
 
 def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:

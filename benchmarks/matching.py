@@ -147,7 +147,8 @@ def pairs(name: str, quick: bool) -> Iterator[dict[str, object]]:
     """Means over seeds: of the initialisations, of which there is one pair where models are trained, and of visiting orders."""
     kind, *how = name.split()
     ours, theirs, times, shares = [], [], [], []
-    for seed in range(1 if quick or name == "resnet50" else 3):
+    orders = 6 if how else 3
+    for seed in range(1 if quick or name == "resnet50" else orders):
         first = 0 if how else 2 * seed
         a, b = (torchvision_nets.trained(kind, k) if how else zoo(kind, k) for k in (first, first + 1))
         shares += [torchvision_nets.accuracy(model) for model in (a, b)] if how and not shares else []

@@ -38,13 +38,8 @@ def capture(model: nn.Module, example_inputs: Any, *, tracers: Sequence[str] = t
     inner, prefix = unwrap(model)
     with same_random_state(), same_values(inner), quiet_torch():
         program = Program(inner, example_inputs, prefix)
-        try:
-            tracer, graph_module = _first_success(program, tracers)
-        except CaptureError:
-            if not program.caches_emptied:
-                raise
-            program.caches_emptied = False  # what was taken for a cache is needed
-            tracer, graph_module = _first_success(program, tracers)
+        program.find_caches()
+        tracer, graph_module = _first_success(program, tracers)
     return _result(program, graph_module, tracer, start)
 
 
@@ -136,6 +131,7 @@ def _result(program: Program, graph_module: fx.GraphModule, tracer: str, start: 
         outputs=list(program.outputs),
         constants=clean.constant_values(graph_module),
         tracer=tracer,
+        caches=program.caches,
         seconds=time.perf_counter() - start,
     )
 

@@ -55,21 +55,6 @@ def _restore(container: Any, content: tuple[Any, ...]) -> None:
         container.update(content)
 
 
-def caches(model: nn.Module) -> list[dict[Any, Any]]:
-    """The dicts of a model's modules that hold nothing but tensors, which are no weights: what a forward has kept, as a rule."""
-    found = []
-    for module in model.modules():
-        own = (module._parameters, module._buffers, module._modules)
-        for value in module.__dict__.values():
-            if type(value) is dict and value and not any(value is one for one in own) and all(map(_is_plain, value.values())):
-                found.append(value)
-    return found
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter)
-
-
 @contextmanager
 def same_random_state() -> Iterator[None]:
     """Restore the random state of Python and torch (every device in use) afterwards."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from autoperm.capture.guard import caches, tracing_switches, untouched
+from autoperm.caches import Cache, Entry, Snapshot, computed_again, entries, take_out
+from autoperm.capture.guard import tracing_switches, untouched
 from autoperm.capture.inputs import FlatInputs, flatten_inputs
 from autoperm.capture.lift import Lifted, lift, place
 from autoperm.capture.provenance import ModuleStack, stamped
@@ -21,9 +23,9 @@ _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 class Program:
     """The model as ``program(*tensors)``: one tensor per lifted tensor, then one per input; a tuple of results.
 
-    A call leaves the model untouched, and names the results in ``outputs``.
+    A call leaves the model untouched, and names the results in ``outputs``, and in ``caches`` where it has kept tensors.
 
-    What earlier calls have cached is computed again (``caches_emptied``): a cached function of the weights would pass for a
+    What earlier calls have kept is computed again, once it is ``gone``: a kept function of the weights would pass for a
     constant, although permuted weights make another.
     """
 
@@ -33,7 +35,9 @@ class Program:
         self.prefix = prefix
         self.lifted: list[Lifted] = lift(model, prefix)
         self.constants_lifted = False
-        self.caches_emptied = bool(caches(model))
+        self.gone: frozenset[Entry] = frozenset()
+        self.caches: tuple[Cache, ...] = ()
+        self._kept: dict[Entry, Tensor] = {}
         self.stack = ModuleStack(model)
         self.outputs: list[str] = []
 
@@ -57,11 +61,28 @@ class Program:
             self.stack.follow(),
             stamped(self.stack.place),
         ):
-            for cache in caches(self.model) if self.caches_emptied else ():
-                cache.clear()
+            take_out(self.model, self.gone, self.prefix)
+            before = Snapshot.of(self.model, self.prefix)
             place(self.lifted, tensors[:count])
             args, kwargs = self.inputs.rebuild(tensors[count:])
-            return self._results(self.model(*args, **kwargs))
+            try:
+                return self._results(self.model(*args, **kwargs))
+            finally:
+                self._kept = entries(self.model, self.prefix)
+                self.caches = before.filled(self._kept)
+
+    def find_caches(self) -> None:
+        """Find what earlier calls have kept on the modules and the forward computes from the weights if it is not there."""
+
+        def run(gone: frozenset[Entry]) -> dict[Entry, Tensor]:
+            self.gone = gone
+            mode = FakeTensorMode(allow_non_fake_inputs=True)
+            with contextlib.suppress(Exception), torch.no_grad():
+                self(*(self.fake_tensors(mode) if self.on_meta else self.real_tensors()))
+            return self._kept
+
+        self.gone = computed_again(entries(self.model, self.prefix), run)
+        self._kept = {}
 
     def _results(self, output: Any) -> tuple[Tensor, ...]:
         results = [(name, leaf) for name, leaf in leaves(output, "output") if isinstance(leaf, Tensor)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from autoperm.caches import Cache
 from autoperm.errors import CaptureError, StateError
 
 
@@ -26,6 +27,7 @@ class Capture:
         constants: ``get_attr`` node name -> value, ``None`` where it is only known on the meta device.
         tracer: the tracer that succeeded.
         seconds: how long the capture took, failed attempts included.
+        caches: where the forward keeps tensors on its modules that it computes.
     """
 
     graph_module: fx.GraphModule
@@ -36,6 +38,7 @@ class Capture:
     constants: dict[str, Tensor | None]
     tracer: str
     seconds: float
+    caches: tuple[Cache, ...] = ()
 
     @property
     def graph(self) -> fx.Graph:

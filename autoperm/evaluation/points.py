@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,6 +11,8 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
+from autoperm.caches import Entry, computed_again, entries, take_out
+from autoperm.capture.guard import untouched
 from autoperm.errors import AutopermError
 from autoperm.state import check_pair, check_same_kind, like, state_of
 
@@ -48,6 +51,15 @@ class Points:
         self.upwards: frozenset[str] = frozenset()
         self._evaluate, self._prepare, self._higher_is_better = evaluate, prepare, higher_is_better
         self._parameters = {name for name, _ in self.working.named_parameters(remove_duplicate=False)}
+        self._stale = computed_again(entries(self.working), self._kept_without)
+
+    def _kept_without(self, gone: frozenset[Entry]) -> dict[Entry, torch.Tensor]:
+        """What the module keeps after it is evaluated without some of what it keeps now."""
+        with untouched(self.working), torch.no_grad():
+            take_out(self.working, gone)
+            with contextlib.suppress(Exception):
+                self._evaluate(self.working)
+            return entries(self.working)
 
     def at(self, weights: Sequence[float], where: str) -> dict[str, float]:
         """The metrics of the module with sum_k weights[k] * model k for weights; the weights sum to one.
@@ -62,10 +74,12 @@ class Points:
         inside, first = _clipped(weights), self.states[0]
         mixed = {n: combine([s[n] for s in self.states], weights if n in self._parameters else inside) for n in first}
         self.working.load_state_dict(like(first, mixed))
-        if self._prepare is not None:
-            self._prepare(self.working)
-        with torch.no_grad():
-            found = _named(self._evaluate(self.working.eval()))
+        with untouched(self.working):  # what a forward keeps is of these weights alone
+            take_out(self.working, self._stale)
+            if self._prepare is not None:
+                self._prepare(self.working)
+            with torch.no_grad():
+                found = _named(self._evaluate(self.working.eval()))
         if self.metrics and set(found) != set(self.metrics):
             raise AutopermError(f"evaluate returned {_list(found)} at {where} but {_list(self.metrics)} before")
         if not found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from autoperm.batches import Pick, batches
+from autoperm.caches import copied
+from autoperm.capture.guard import untouched
 from autoperm.capture.inputs import split_inputs
 from autoperm.errors import AutopermError
 from autoperm.layout import gather
@@ -45,7 +46,7 @@ class Line:
         if evaluated < 1:
             raise AutopermError(f"evaluated= must be at least 1 batch, not {evaluated}")
         self._problem, self._data, self._loss, self._inputs = problem, data, loss, inputs
-        self._network = copy.deepcopy(problem.network).eval().requires_grad_(False)
+        self._network = copied(problem.network, problem.spec.caches).eval().requires_grad_(False)
         self.parameters = problem.spec.parameters
         self._a, self._b = _floating(problem)
         names, state = _names(self._network), problem.states[0]
@@ -87,7 +88,9 @@ class Line:
         mixed = {name: _between(a, b[name], t) for name, a in self._a.items()}
         state = self._others | {name: mixed[home] for name, home in self._homes.items() if home in mixed}
         args, kwargs = split_inputs(batch if self._inputs is None else self._inputs(batch))
-        value = self._loss(functional_call(self._network, state, args, kwargs, tie_weights=False), batch)
+        with untouched(self._network):  # what the forward keeps is of these weights alone
+            output = functional_call(self._network, state, args, kwargs, tie_weights=False)
+        value = self._loss(output, batch)
         if not isinstance(value, Tensor) or value.numel() != 1:
             what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise AutopermError(f"loss= must return a tensor of one number, not {what}; take the mean over the batch")

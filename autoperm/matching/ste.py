@@ -7,7 +7,6 @@ through to the free copy.
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from autoperm.batches import Pick, batches
+from autoperm.caches import copied
+from autoperm.capture.guard import untouched
 from autoperm.capture.inputs import split_inputs
 from autoperm.errors import AutopermError
 from autoperm.layout import gather
@@ -113,7 +114,7 @@ class Midpoint:
             raise AutopermError("a loss needs a network to run, but both models are state dicts: pass template=, a module")
         if evaluated < 1:
             raise AutopermError(f"evaluated= must be at least 1 batch, not {evaluated}")
-        self._network = copy.deepcopy(problem.network).eval().requires_grad_(False)
+        self._network = copied(problem.network, problem.spec.caches).eval().requires_grad_(False)
         named = itertools.chain(
             self._network.named_parameters(remove_duplicate=False), self._network.named_buffers(remove_duplicate=False)
         )
@@ -147,7 +148,9 @@ class Midpoint:
 
     def _run(self, state: dict[str, Tensor], batch: Any, where: str) -> Tensor:
         args, kwargs = split_inputs(self._inputs(batch))
-        value = self._loss(functional_call(self._network, state, args, kwargs, tie_weights=False), batch)
+        with untouched(self._network):  # what the forward keeps is of these weights alone
+            output = functional_call(self._network, state, args, kwargs, tie_weights=False)
+        value = self._loss(output, batch)
         if not isinstance(value, Tensor) or value.numel() != 1:
             what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             raise AutopermError(f"loss= must return a tensor of one number, not {what}; take the mean over the batch")

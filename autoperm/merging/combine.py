@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autoperm.caches import copied
 from autoperm.errors import AutopermError
 from autoperm.merging.models import Model, Models, squared_gap
 from autoperm.permutation import Permutation
@@ -43,7 +44,7 @@ def combined(models: Models, first: Model, permutations: Sequence[Permutation], 
     """
     tensors = _combined_tensors(models, permutations, weights)
     if isinstance(first, nn.Module):
-        return _filled(first, tensors)
+        return _filled(copied(first, models.spec.caches), tensors)
     return like(first, dict(tensors))
 
 
@@ -94,9 +95,8 @@ def _inside(weights: Sequence[float]) -> list[float]:
     return [max(w, 0.0) / total for w in weights]
 
 
-def _filled(module: nn.Module, tensors: Iterable[tuple[str, Any]]) -> nn.Module:
-    """A copy of a module with other tensors, written one at a time where its state dict is its own memory."""
-    new = copy.deepcopy(module)
+def _filled(new: nn.Module, tensors: Iterable[tuple[str, Any]]) -> nn.Module:
+    """A module given other tensors, written one at a time where its state dict is its own memory."""
     held = new.state_dict()
     own = {t.untyped_storage().data_ptr() for t in (*new.parameters(), *new.buffers())}
     if not all(isinstance(t, Tensor) and t.untyped_storage().data_ptr() in own for t in held.values()):

@@ -19,7 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoperm.activations import Traces
 from autoperm.batches import Pick, batches
+from autoperm.caches import forget
 from autoperm.capture import capture, split_inputs
+from autoperm.capture.guard import untouched
 from autoperm.errors import AutopermError, StateError
 from autoperm.lockstep import run_nodes
 from autoperm.matching.streams import Spread
@@ -90,6 +92,7 @@ def repair(
     levels = _levels([traces.of(batch) for batch in given])
     with running("repair", total=sum(map(len, levels)), progress=progress) as run:
         _Repair(repaired, given, traces).all(levels, states, shares, run)
+    forget(repaired, traces.of(given[0]).captured.caches)
     for module, before in zip(repaired.modules(), model.modules(), strict=True):
         module.training = before.training
     return repaired
@@ -225,7 +228,8 @@ class _Repair:
             for batch in self._data:
                 args, kwargs = split_inputs(batch)
                 try:
-                    self._model(*args, **kwargs)
+                    with untouched(self._model):
+                        self._model(*args, **kwargs)
                 except ValueError as error:  # one value per channel has no variance
                     raise AutopermError(f"BatchNorm's statistics cannot be reset on the data: {error}") from error
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autoperm.batches import Pick, batches
+from autoperm.caches import copied
 from autoperm.errors import AutopermError
 from autoperm.matching.registry import match
 from autoperm.merging.branched import Branched
@@ -219,7 +220,7 @@ def _whole(models: Models, first: Model, states: Sequence[Mapping[str, Tensor]],
         out[name] = done[home]
     if not isinstance(first, nn.Module):
         return like(first, out)
-    new = copy.deepcopy(first)
+    new = copied(first, models.spec.caches)
     with torch.no_grad():
         new.load_state_dict(like(first.state_dict(), out))
     return new

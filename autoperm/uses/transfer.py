@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from autoperm.caches import copied
 from autoperm.errors import AutopermError, StateError
 from autoperm.layout import gather
 from autoperm.matching import match
@@ -110,7 +110,7 @@ def _without_new_signs(
 def _with(model: Model, spec: PermutationSpec, tensors: Mapping[str, torch.Tensor]) -> Model:
     """A model of the same kind with other tensors where the spec has them; tied names share theirs."""
     if isinstance(model, nn.Module):
-        carried = copy.deepcopy(model)
+        carried = copied(model, spec.caches)
         carried.load_state_dict(_with(model.state_dict(), spec, tensors))
         return carried  # type: ignore[return-value]
     state = state_of(model)
