@@ -226,6 +226,10 @@ add("upsample_linear1d", lambda x: F.interpolate(x, scale_factor=2, mode="linear
 for _mode in ["nearest", "bilinear", "bicubic", "area", "nearest-exact"]:
     add(f"upsample_{_mode}", lambda x, m=_mode: F.interpolate(x, size=(3, 4), mode=m), (1, 2, -2, -2))
 add("upsample_antialias", lambda x: F.interpolate(x, size=(2, 2), mode="bilinear", antialias=True), (1, 2, -3, -3))
+add("upsample_one_axis", lambda x: F.interpolate(x, size=(4, 2), mode="bilinear"), (1, 2, -2, 2))
+add("upsample_no_axis", lambda x: F.interpolate(x, size=(2, 3), mode="bicubic"), (1, 2, 2, 3))
+add("upsample_by_a_factor_to_the_same", lambda x: F.interpolate(x, scale_factor=1.4, mode="linear"), (1, 2, -2))
+add("upsample_by_one", lambda x: F.interpolate(x, scale_factor=(2.0, 1.0), mode="bilinear", align_corners=True), (1, 2, -2, 3))
 add("upsample_trilinear", lambda x: F.interpolate(x, scale_factor=2, mode="trilinear"), (1, 2, -2, -1, -2))
 add("upsample_nearest3d", lambda x: F.interpolate(x, scale_factor=2), (1, 2, -2, -1, -2))
 for _mode in ["reflect", "replicate", "circular", "constant"]:
@@ -342,6 +346,7 @@ add("masked_scatter", lambda x, y: x.masked_scatter(torch.tensor([True, False, T
 add("masked_scatter_rows", lambda x, y, i: x.masked_scatter((i == 1)[..., None].expand_as(x), y), (2, 2, 3), (2, 3), ints(2, 2, high=2))  # fmt: skip
 add("masked_scatter_flat", lambda x, y, i: x.masked_scatter((i == 1)[..., None], y.flatten()), (2, 2, 3), (2, 3), ints(2, 2, high=2))
 add("masked_scatter_blocks", lambda x, y, i: x.masked_scatter((i == 1)[..., None, None], y), (2, 2, 3), (2, 2, 3), ints(2, high=2))  # fmt: skip
+add("masked_scatter_nothing", lambda x, y, i: x.masked_scatter((i == 5)[..., None], y), (2, 2, 3), (0, 3), ints(2, 2, high=2))
 add("masked_scatter_long", lambda x, y, i: x.masked_scatter((i == 1)[..., None].expand_as(x), y), (2, 2, 3), (3, 4), ints(2, 2, high=2), order=0)
 add("assign_by_index", lambda x, y, i: _assign(x, y, (_all, i)), (2, 4, 3), (2, 2, 3), ints(2, high=4))
 add("assign_by_indices", lambda x, y, i: _assign(x, y, (i, _all, i % 2)), (4, 3, 2), (2, 3), ints(2, high=4))

@@ -91,6 +91,8 @@ def masked_scatter(op: Op) -> View:
     base, mask = views.expand(op.view("self"), shape), views.expand(op.view("mask"), shape)
     source = op.view("source")
     count = math.prod(source.shape)
+    if count == 0:  # there is nothing to write
+        return base
     whole = _whole(mask, count)
     if not whole:
         return nothing_moves(op)

@@ -25,16 +25,32 @@ def _spatial(rank: int):  # type: ignore[no-untyped-def]
         view = op.labels.view(op.node.args[0])  # type: ignore[arg-type]
         if "_pad" in op.name:
             return _pass_leading(op, view, _unpadded(op["padding"]))
-        found = _pass_leading(op, view, [_is_one_window(op, k) for k in range(rank)])
+        found = _pass_leading(op, view, [_stays(op, view, k, rank) for k in range(rank)])
         return [found, found] if isinstance(op.node.meta["val"], (tuple, list)) else found
 
     return apply
 
 
-def _is_one_window(op: Op, k: int) -> bool:
-    """Whether each window of a pool holds one position along an axis. Where positions are numbered nothing passes."""
-    if "kernel_size" not in op.args or (isinstance(op.node.meta["val"], (tuple, list)) and op.uses(1)):
+def _stays(op: Op, view: View, k: int, rank: int) -> bool:
+    """Whether everything stays as it is along an axis. Where positions are numbered nothing does."""
+    if isinstance(op.node.meta["val"], (tuple, list)) and op.uses(1):
         return False
+    if "kernel_size" in op.args:
+        return _is_one_window(op, k)
+    same = op.shape()[k - rank] == view.shape[k - rank]
+    # The taps of other windows are exactly zero where positions are those of the input; those of Lanczos' are rounded.
+    return same and ("upsample" not in op.name or ("lanczos" not in op.name and _scale(op, k, rank) in (None, 1.0)))
+
+
+def _scale(op: Op, k: int, rank: int) -> float | None:
+    """The factor that an upsampling was given for an axis, which counts before the sizes."""
+    if op.get("scale_factors") is not None:
+        return op["scale_factors"][k]  # type: ignore[no-any-return]
+    return op.get("scales" if rank == 1 else f"scales_{'dhw'[k - rank]}")  # type: ignore[no-any-return]
+
+
+def _is_one_window(op: Op, k: int) -> bool:
+    """Whether each window of a pool holds one position along an axis."""
 
     def at(name: str, default: int) -> int:
         values = op.get(name)

@@ -35,8 +35,8 @@ def experts(model: nn.Module) -> Iterator[Experts]:
             continue
         weights = {n: p for n, p in module.named_parameters(recurse=False) if p.ndim == 3}
         numbers = {p.shape[0] for p in weights.values()}
-        if len(weights) > 1 and len(numbers) == 1:
-            number = numbers.pop()
+        number = max(numbers, default=0)
+        if len(weights) > 1 and len(numbers) == 1 and number > 1:
             stacked = tuple(Axis(joined(path, name), 0) for name in weights)
             yield Experts(path, number, stacked, tuple(_routers(model, path.rpartition(".")[0], number)))
 
