@@ -44,7 +44,7 @@ EXPLAINED: tuple[tuple[str, str, str, str], ...] = (
     ("values|queries", "hunyuan_vl.*", "4 x 8", "the tower has a number of heads of its own"),
     ("values", "mimo_v2_flash.*", "4 x 8", "windowed layers have a number of heads of their own"),
     ("values", "clvp.*", "pinned", "values are rotated by positions too"),
-    (_HEADS, "(neucodec|xcodec2|efficientloftr).*", "constant", "rotations go by the number of the head, not by place: heads differ"),
+    (_HEADS, "(neucodec|xcodec2|efficientloftr).*", "constant", "rotations go by head, not by place: heads differ"),
     ("values", "edgetam_video.*", "constant", "positions rotate by place, with one head for all"),
     ("residual|norm", "(mm-)?grounding-dino.*|edgetam.*", "parts", "positions are sines and cosines: the stream is in parts"),
     ("norm", "moonshine.*", "pinned", "the layer after the norm was taken for the one before"),
