@@ -123,11 +123,12 @@ def copied(model: nn.Module, caches: Collection[Cache]) -> nn.Module:
     Raises:
         AutopermError: a module cannot be copied.
     """
-    of_path, memo = {cache.path: cache for cache in caches}, {}
+    # What gradients are recorded for, deepcopy refuses to copy.
+    memo = {id(t): t.detach().clone() for t in entries(model).values() if t.requires_grad and not t.is_leaf}
+    of_path = {cache.path: cache for cache in caches}
     for path, module, name in _places(model) if caches else ():
-        value = module.__dict__[name]
-        if path in of_path and value is not None:  # it is not copied: where gradients are recorded it could not be
-            memo[id(value)] = _emptied(value, of_path[path]) if isinstance(value, dict) else torch.empty(0)
+        if path in of_path and isinstance(value := module.__dict__[name], dict):
+            memo[id(value)] = _emptied(value, of_path[path])
     try:
         new = copy.deepcopy(model, memo)
     except Exception as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import autoperm
 from autoperm.caches import Cache
@@ -151,10 +152,20 @@ def test_a_cached_tensor_of_a_graph_is_no_obstacle() -> None:
     assert float((run(moved) - run(model)).abs().max()) < 1e-12
 
 
+def test_weights_that_hooks_compute_are_no_obstacle() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    prune.random_unstructured(model[0], "weight", amount=0.3)
+    model(X)
+    spec = autoperm.infer(model, X)
+    assert spec.order == 24
+    assert error(spec, model) < 1e-12
+
+
 def test_a_module_that_cannot_be_copied_is_named() -> None:
     model = built(InDict)
     spec = autoperm.infer(model, X)
-    model.held = model.first(X)
+    model.held = [model.first(X)]
     with pytest.raises(AutopermError, match="the InDict cannot be copied .*pass its state dict"):
         spec.random(0).apply(model)
 

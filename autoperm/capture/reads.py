@@ -1,4 +1,4 @@
-"""Values that a model hands to Python by ways that no op stands for: ``tolist``, ``numpy`` and what NumPy calls."""
+"""Values that a model hands to Python by ways that no op stands for: ``tolist``, ``numpy`` and what NumPy calls, DLPack."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch.overrides import TorchFunctionMode
 
 from autoperm.errors import CaptureError
 
-_READS = (Tensor.tolist, Tensor.numpy, Tensor.__array__)
+_READS = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__)
+
+#: Python functions run entry by entry, in place: no graph can hold that, and torch reads memory that is not there.
+_LOOPS = (Tensor.apply_, Tensor.map_, Tensor.map2_)
 
 
 class Reads(TorchFunctionMode):
@@ -27,6 +30,8 @@ class Reads(TorchFunctionMode):
         self._recorded = recorded
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _LOOPS:
+            raise CaptureError(f"the model calls a Python function for each entry ({func.__name__}); use torch's functions")
         if func in _READS and isinstance(args[0], Tensor):
             args = (self._readable(args[0], func.__name__), *args[1:])
         return func(*args, **(kwargs or {}))
