@@ -153,6 +153,11 @@ for _name, _op in list(_batch_norms.items())[2:]:
         lambda x, w, b, m, v: F.batch_norm(x, m, v.abs() + 1, w, b), (2, 3, 2), (3,), (3,), (3,), (3,))  # fmt: skip
 add("_native_batch_norm_legit.no_stats", lambda x, w, b: aten._native_batch_norm_legit.no_stats(x, w, b, True, **_norm)[0],
     lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), (2, 3, 2), (3,), (3,))  # fmt: skip
+for _k in (1, 2):
+    add(f"native_layer_norm_{_k}", lambda x, k=_k: aten.native_layer_norm(x, [3], None, None, 1e-5)[k],
+        lambda x, k=_k: [x.mean(-1, True), (x.var(-1, correction=0, keepdim=True) + 1e-5).rsqrt()][k - 1], (2, 3))
+    add(f"native_group_norm_{_k}", lambda x, k=_k: aten.native_group_norm(x, None, None, 2, 4, 3, 2, 1e-5)[k],
+        lambda x, k=_k: [x.view(2, 2, 6).mean(-1), (x.view(2, 2, 6).var(-1, correction=0) + 1e-5).rsqrt()][k - 1], (2, 4, 3))
 add("_fused_rms_norm", lambda x, w: aten._fused_rms_norm(x, [3], w, 1e-5)[0], lambda x, w: F.rms_norm(x, (3,), w), (2, 3), (3,))
 
 # -- pooling, resampling, padding ----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from autoperm.capture import clean
+from autoperm.capture.gradients import compositions
 from autoperm.capture.program import Program
 from autoperm.capture.provenance import Replay
 from autoperm.capture.reads import Reads
@@ -102,6 +103,7 @@ def _make_fx(program: Program, tensors: list[Tensor], mode: Mode) -> fx.GraphMod
 def _trace(function: Any, tensors: list[Tensor], mode: Mode) -> fx.GraphModule:
     return make_fx(
         function,
+        compositions(),
         tracing_mode=mode,
         _allow_non_fake_inputs=True,
         _error_on_data_dependent_ops=mode == "fake",  # real values may be looked at

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from autoperm.inference.views import View
 from autoperm.rules.op import Op
 from autoperm.rules.registry import rule
@@ -37,11 +39,23 @@ def layer_norm(op: Op) -> object:
     count = len(op["normalized_shape"])
     lead = " ".join(f"b{k}" for k in range(x.ndim - count))
     last = " ".join(f"c{k}" for k in range(count))
+    return _normed(op, f"{lead} {last}, {last}, {last}", f"{lead} {last}", f"{lead}{' 1' * count}", x, weight, bias)
+
+
+def _normed(
+    op: Op, operands: str, result: str, statistic: str, *views: View | None, sizes: Mapping[str, int] | None = None
+) -> object:
+    """What is normed, and its statistics where something reads them: gradients do."""
     single = not isinstance(op.node.meta["val"], (tuple, list))
-    if not single:
-        op.only(0)
-    found = op.equation(f"{lead} {last}, {last}, {last} -> {lead} {last}; {lead}", x, weight, bias, shapes=[op.shape()])
-    return found if single else [found, None, None]
+    read = [] if single else [k for k in range(1, len(op.node.meta["val"])) if op.uses(k)]
+    results = ", ".join([result, *[statistic] * len(read)])
+    shapes = [op.shape(k) for k in (0, *read)]
+    found = op.equation(f"{operands} -> {results}; {statistic}", *views, shapes=shapes, sizes=sizes)
+    if single:
+        return found
+    first, *others = found if read else [found]
+    of_result = dict(zip(read, others, strict=True))
+    return [first, *(of_result.get(k) for k in range(1, len(op.node.meta["val"])))]
 
 
 @rule("aten.native_group_norm", "aten.group_norm")
@@ -51,12 +65,8 @@ def group_norm(op: Op) -> object:
     groups = op["group"] if "group" in op.args else op["num_groups"]
     rest = _rest(x.ndim, 2)
     sizes = {"g": groups, "c": x.shape[1] // groups}
-    single = not isinstance(op.node.meta["val"], (tuple, list))
-    if not single:
-        op.only(0)
-    equation = f"b (g c) {rest}, (g c), (g c) -> b (g c) {rest}; b g"
-    found = op.equation(equation, x, op.optional("weight"), op.optional("bias"), sizes=sizes, shapes=[op.shape()])
-    return found if single else [found, None, None]
+    label, parts = f"b (g c) {rest}", (x, op.optional("weight"), op.optional("bias"))
+    return _normed(op, f"{label}, (g c), (g c)", label, "b g", *parts, sizes=sizes)
 
 
 @rule("aten.instance_norm")
