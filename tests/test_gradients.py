@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import autoperm
-from autoperm.capture.gradients import convolution_backward
+from autoperm.capture.gradients import attention_backward, convolution_backward
 
 
 class Force(nn.Module):
@@ -40,6 +40,18 @@ class Attention(nn.Module):
         return self.o((weights @ self.v(x)).tanh())
 
 
+class Heads(nn.Module):
+    """Two heads of two dims over the positions of (batch, 3, 4), by torch's own attention."""
+
+    def __init__(self, **options: bool) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o, self.options = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), options
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (2, 2)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return self.o(nn.functional.scaled_dot_product_attention(q, k, v, **self.options).transpose(1, 2).flatten(2).tanh())
+
+
 def mlp(act: nn.Module, *between: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(3, 5), *between, act, nn.Linear(5, 1))
 
@@ -61,6 +73,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "log-softmax": (lambda: mlp(nn.LogSoftmax(-1)), (2, 3), UNITS),
     "GLU": (lambda: nn.Sequential(nn.Linear(3, 10), nn.GLU(), nn.Linear(5, 1)), (2, 3), UNITS),
     "attention": (Attention, (2, 3, 4), math.factorial(4) ** 3),
+    "heads": (Heads, (2, 3, 4), 2 * 2**4 * math.factorial(4)),
+    "causal heads": (lambda: Heads(is_causal=True), (2, 3, 4), 2 * 2**4 * math.factorial(4)),
     "convolution": (
         lambda: nn.Sequential(nn.Conv2d(2, 5, 3, stride=2, padding=1), nn.Tanh(), nn.Conv2d(5, 2, 2), nn.Flatten()),
         (2, 2, 6, 5), UNITS * 2),
@@ -143,3 +157,17 @@ def test_gradients_of_convolutions_are_torchs(transposed: bool, groups: int) -> 
             for a, b in zip(found, expected, strict=True):
                 assert (a is None) == (b is None or b.numel() == 0)
                 assert a is None or float((a - b).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("causal, masked, scale", [(False, False, None), (True, False, 0.3), (False, True, None)])
+def test_gradients_of_attention_are_torchs(causal: bool, masked: bool, scale: float | None) -> None:
+    torch.manual_seed(0)
+    q, k, v, g = (torch.randn(2, 3, 5, 4, dtype=torch.float64) for _ in range(4))
+    mask = torch.randn(2, 1, 5, 5, dtype=torch.float64) if masked else None
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=mask, scale=scale)
+    how = {"attn_mask": mask, "scale": scale}
+    expected = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(g, q, k, v, out, lse, 0.0, causal, **how)
+    found = attention_backward(g, q, k, v, out, lse, 0.0, causal, **how)
+    assert max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) < 1e-12
+    assert attention_backward(g, q, k, v, out, lse, 0.1, causal, **how) is NotImplemented
+    assert attention_backward(g, q, k[:, :1], v[:, :1], out, lse, 0.0, causal, **how) is NotImplemented

@@ -15,11 +15,14 @@ aten = torch.ops.aten
 
 @functools.cache
 def compositions() -> dict[OpOverload, Callable[..., Any]]:
-    """torch's own decompositions of ``*_backward`` ops, and one for convolutions, which it lacks."""
+    """torch's own decompositions of ``*_backward`` ops, and those that it lacks, of convolutions and attention."""
     known = torch._decomp.decomposition_table
     own = (op for op in known if isinstance(op, OpOverload) and op._overloadname == "default")
     found = {op: known[op] for op in own if "_backward" in op.name()}
-    return {**found, aten.convolution_backward.default: convolution_backward}
+    return found | {
+        aten.convolution_backward.default: convolution_backward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention_backward,
+    }
 
 
 def convolution_backward(
@@ -61,3 +64,34 @@ def convolution_backward(
     if by_bias:
         found[2] = gradient.sum([0, *spatial])
     return tuple(found)
+
+
+def attention_backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    logsumexp: Tensor,
+    dropout_p: float,
+    is_causal: bool,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Any:
+    """The gradients of attention by queries, keys and values: of softmax(scale q k' + mask) v, written out.
+
+    Returns ``NotImplemented`` with dropout, and where keys and values have fewer heads than queries.
+    """
+    if dropout_p or key.shape[1] != query.shape[1]:
+        return NotImplemented
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = scale * (query @ key.transpose(-2, -1))
+    if is_causal:
+        scores = scores + torch.full(scores.shape[-2:], -torch.inf, dtype=scores.dtype, device=scores.device).triu(1)
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    weights = scores.softmax(-1)
+    by_weights = gradient @ value.transpose(-2, -1)
+    by_scores = scale * weights * (by_weights - (gradient * out).sum(-1, keepdim=True))
+    return by_scores @ key, by_scores.transpose(-2, -1) @ query, weights.transpose(-2, -1) @ gradient
