@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from autoperm.capture import clean
 from autoperm.capture.failure import Attempt, cannot_trace, refused
 from autoperm.capture.guard import quiet_torch, same_random_state, same_values
-from autoperm.capture.lift import identity, other_tensors
+from autoperm.capture.lift import identity, other_tensors, sharing
 from autoperm.capture.program import Program
 from autoperm.capture.result import Capture
 from autoperm.capture.tracers import TRACERS, make_constant
@@ -132,6 +132,7 @@ def _result(program: Program, graph_module: fx.GraphModule, tracer: str, start: 
         constants=clean.constant_values(graph_module),
         tracer=tracer,
         caches=program.caches,
+        sharing=sharing(lifted),
         seconds=time.perf_counter() - start,
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -65,6 +67,43 @@ def lift(model: nn.Module, prefix: str = "", constants_too: bool = False) -> lis
         elif tensor.is_meta or constants_too:
             constants.setdefault(key, Lifted(tensor, path=path)).slots.append(slot)
     return [*states.values(), *constants.values()]
+
+
+def sharing(lifted: Sequence[Lifted]) -> dict[str, str]:
+    """Weights that are the same memory as another one in part, or in another order, such as a transposed view: the other."""
+    of_storage: dict[Any, list[Lifted]] = {}
+    for entry in lifted:
+        key = identity(entry.tensor)
+        if entry.names and len(key) > 1:
+            of_storage.setdefault(key[0], []).append(entry)
+    found: dict[str, str] = {}
+    for a, b in (pair for entries in of_storage.values() for pair in itertools.combinations(entries, 2)):
+        if _overlap(a.tensor, b.tensor):
+            found.setdefault(a.names[0], b.names[0])
+            found.setdefault(b.names[0], a.names[0])
+    return found
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one storage have an entry in common; bytes are compared where their types differ."""
+    (first, end), (other, other_end) = _extent(a), _extent(b)
+    if first >= other_end or other >= end:
+        return False
+    if a.element_size() != b.element_size():
+        return True
+    size = max(end, other_end) // a.element_size()
+    marked = torch.zeros(size, dtype=torch.bool)
+    marked.as_strided(a.shape, a.stride(), a.storage_offset()).fill_(True)
+    return bool(marked.as_strided(b.shape, b.stride(), b.storage_offset()).any())
+
+
+def _extent(tensor: Tensor) -> tuple[int, int]:
+    """From which byte of its storage a tensor reaches to which."""
+    if tensor.numel() == 0:
+        return 0, 0
+    last = sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start, width = tensor.storage_offset(), tensor.element_size()
+    return start * width, (start + last + 1) * width
 
 
 def _named_states(model: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor, Slot, bool]]:

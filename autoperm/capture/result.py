@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
@@ -28,6 +28,7 @@ class Capture:
         tracer: the tracer that succeeded.
         seconds: how long the capture took, failed attempts included.
         caches: where the forward keeps tensors on its modules that it computes.
+        sharing: state-dict names of weights that share memory with another one in another order or in part -> the other.
     """
 
     graph_module: fx.GraphModule
@@ -39,6 +40,7 @@ class Capture:
     tracer: str
     seconds: float
     caches: tuple[Cache, ...] = ()
+    sharing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def graph(self) -> fx.Graph:

@@ -102,7 +102,9 @@ class Engine:
             names = self.capture.states[node.name]
             tensor = self.system.fresh(value.shape, node, names[0])
             self.states[node.name] = tensor
-            if not (value.is_floating_point() or value.is_complex()):
+            if names[0] in self.capture.sharing:
+                self._fix(tensor, f"it shares memory with {self.capture.sharing[names[0]]}, in another order or in part")
+            elif not (value.is_floating_point() or value.is_complex()):
                 self._fix(tensor, f"{names[0]} is an integer tensor ({str(value.dtype).removeprefix('torch.')})")
         else:
             name = self.capture.inputs.get(node.name, node.name)
