@@ -12,7 +12,8 @@ from torch import nn
 
 from autoperm.caches import copied
 from autoperm.errors import SpecError, StateError
-from autoperm.layout import Group, all_coordinates, gather
+from autoperm.gathering import gather
+from autoperm.layout import Group, all_coordinates
 from autoperm.spec import PermutationSpec
 from autoperm.state import check_state, like
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from autoperm.layout import Action, Factor, Factors, Layout, gather
+from autoperm.gathering import alone, gather, index_along, source_along
+from autoperm.layout import Action, Factor, Factors, Layout
 
 #: The share of a model's size that permuted copies may take, apart from the one used last.
 KEPT_SHARE = 0.25
@@ -78,34 +79,22 @@ class Current(Mapping[str, torch.Tensor]):
     def apart(self, name: str) -> bool:
         """Whether the tensor's dimensions move independently of one another."""
         if name not in self._apart:
-            self._apart[name] = _is_apart(self._action, self._layouts[name])
+            layout = self._layouts[name]
+            self._apart[name] = all(alone(layout, self._action, j) for j in range(len(layout.shape)))
         return self._apart[name]
 
     def indices(self, name: str) -> Indices | None:
         """The positions read along each dimension; None where the dimensions depend on one another."""
         if name not in self._indices:
-            self._indices[name] = self._read(self._layouts[name]) if self.apart(name) else None
+            layout, dims = self._layouts[name], range(len(self._layouts[name].shape))
+            found = (index_along(self._action, layout, self.element, j) for j in dims)
+            self._indices[name] = tuple(found) if self.apart(name) else None
         return self._indices[name]
 
     def order(self, leaves: Sequence[int]) -> np.ndarray:
         """The positions that the product of leaves reads from; they must depend on nothing but each other."""
         size = math.prod(self._action.leaves[leaf].size for leaf in leaves)
-        return self._along(Factors(Factor(leaf) for leaf in leaves), size)
-
-    def _read(self, layout: Layout) -> Indices:
-        found = tuple(np.arange(n) for n in layout.shape)
-        for j, index in enumerate(found):
-            of_piece = {cell[j]: dims[j] for cell, dims in layout.cells.items()}
-            for piece, factors in of_piece.items():
-                if any(f.leaf in self._action.group_of for f in factors):
-                    positions = layout.pieces[j][piece]
-                    index[positions] = positions[self._along(factors, len(positions))]
-        return found
-
-    def _along(self, factors: Factors, size: int) -> np.ndarray:
-        everything = np.arange(size)
-        one = Layout((size,), ((everything,),), {(0,): (factors,)})
-        return np.broadcast_to(self._action.source(one, (0,), self.element)[0], (size,))
+        return source_along(self._action, Factors(Factor(leaf) for leaf in leaves), size, self.element)
 
     def _forget(self) -> None:
         """Drop the copies that were used longest ago, all but the last if need be."""
@@ -136,28 +125,3 @@ def _in_order(index: np.ndarray, size: int, dim: int) -> bool:
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
-
-def _is_apart(action: Action, layout: Layout) -> bool:
-    """Whether along each dimension what moves is the same in all cells, and depends on nothing beside that dimension."""
-    if layout.exchanged:
-        return False
-    full = math.prod(len(pieces) for pieces in layout.pieces) == len(layout.cells)
-    seen: dict[tuple[int, int], tuple] = {}
-    for cell, dims in layout.cells.items():
-        for j, factors in enumerate(dims):
-            inside = {f.leaf for f in factors}
-            needs: set[int] = set()
-            for leaf in inside & set(action.group_of):
-                group = action.groups[action.group_of[leaf]]
-                needs |= {*group.leaves, *group.parents}
-            key = _key(factors) if needs else ()
-            if not needs <= inside or (needs and not full) or seen.setdefault((j, cell[j]), key) != key:
-                return False
-    return True
-
-
-def _key(factors: Factors) -> tuple:
-    def raw(array: np.ndarray | None) -> bytes | None:
-        return None if array is None else array.tobytes()
-
-    return (raw(factors.relabel), *((f.leaf, raw(f.relabel)) for f in factors))

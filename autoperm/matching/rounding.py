@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from autoperm.errors import AutopermError
-from autoperm.layout import gather, identity_element
+from autoperm.gathering import gather
+from autoperm.layout import identity_element
 from autoperm.matching.problem import Problem
 from autoperm.matching.soft import soft_barycentre, soft_identity
 from autoperm.matching.weight import blocks, propagate

@@ -22,7 +22,7 @@ from autoperm.caches import copied
 from autoperm.capture.guard import untouched
 from autoperm.capture.inputs import split_inputs
 from autoperm.errors import AutopermError
-from autoperm.layout import gather
+from autoperm.gathering import gather
 from autoperm.matching.problem import Problem
 from autoperm.matching.registry import Match, matcher
 from autoperm.matching.weight import weight_matching

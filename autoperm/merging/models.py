@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autoperm.errors import AutopermError, StateError
-from autoperm.layout import gather
+from autoperm.gathering import gather
 from autoperm.matching.problem import Groups, Problem, part_of
 from autoperm.matching.registry import check_values
 from autoperm.permutation import Permutation

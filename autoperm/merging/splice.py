@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, fx
 
 from autoperm.activations import Activation, Taps
-from autoperm.layout import Action, gather, identity_element
+from autoperm.gathering import gather
+from autoperm.layout import Action, identity_element
 from autoperm.merging.cut import Cut
 from autoperm.spec import PermutationSpec
 

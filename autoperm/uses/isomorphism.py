@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from autoperm.errors import AutopermError
-from autoperm.layout import gather
+from autoperm.gathering import gather
 from autoperm.matching import match
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec

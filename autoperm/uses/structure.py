@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from autoperm.layout import all_coordinates, gather
+from autoperm.gathering import gather
+from autoperm.layout import all_coordinates
 from autoperm.matching.unfold import Unfolding, unfoldings
 from autoperm.spec import PermutationSpec
 from autoperm.uses.weights import mixed

@@ -11,7 +11,7 @@ from torch import nn
 
 from autoperm.caches import copied
 from autoperm.errors import AutopermError, StateError
-from autoperm.layout import gather
+from autoperm.gathering import gather
 from autoperm.matching import match
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec

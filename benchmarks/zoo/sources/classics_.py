@@ -118,6 +118,34 @@ class NeuralOde(nn.Module):
         return self.last(h)
 
 
+class Potential(nn.Module):
+    """Energy of atoms by messages over pairs, after SchNet (Schütt et al. 2017), and forces: a gradient within the forward."""
+
+    def __init__(self, width: int = 8, basis: int = 6):
+        super().__init__()
+        self.register_buffer("kinds", torch.tensor([0, 1, 2, 1, 0]), persistent=False)
+        self.register_buffer("centres", torch.linspace(0, 3, basis), persistent=False)
+        self.species = nn.Embedding(3, width)
+        self.filter = nn.Sequential(nn.Linear(basis, width), nn.Softplus(), nn.Linear(width, width))
+        self.inner = nn.Linear(width, width)
+        self.update = nn.Sequential(nn.Linear(width, width), nn.Softplus(), nn.Linear(width, width))
+        self.head = nn.Sequential(nn.Linear(width, width // 2), nn.Softplus(), nn.Linear(width // 2, 1))
+
+    def energy(self, x: Tensor) -> Tensor:
+        distance = ((x[:, None] - x).square().sum(-1) + 1e-6).sqrt()
+        filters = self.filter((-(distance[..., None] - self.centres).square()).exp())
+        h = self.species(self.kinds)
+        for _ in range(2):
+            h = h + self.update((filters * self.inner(h)).sum(1))
+        return self.head(h).sum()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            x = x.detach().clone().requires_grad_()
+            energy = self.energy(x)
+            return energy, -torch.autograd.grad(energy, x)[0]
+
+
 class GptBlock(nn.Module):
     """A block of nanoGPT: fused query, key and value, a mask of its own."""
 
@@ -161,6 +189,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "deep-sets": (DeepSets, lambda: torch.randn(2, 5, 3)),
     "capsules": (Capsules, lambda: torch.randn(2, 1, 9, 9)),
     "neural-ode": (NeuralOde, lambda: torch.randn(4, 3)),
+    "potential": (Potential, lambda: torch.randn(5, 3)),
     "nanogpt": (NanoGpt, lambda: torch.randint(0, 17, (2, 6))),
     "rwkv": (RWKV, lambda: torch.randint(0, 17, (2, 6))),
     "mamba": (Mamba, lambda: torch.randint(0, 17, (2, 6))),
