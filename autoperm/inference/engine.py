@@ -84,6 +84,10 @@ class Engine:
     def value(self, node: fx.Node) -> torch.Tensor | None:
         return self.constants.value(node)
 
+    def is_weight(self, node: fx.Node) -> bool:
+        """Whether a placeholder stands for a tensor of the state dict."""
+        return node.name in self.capture.states
+
     # -- the kinds of node ---------------------------------------------------------------------------------
 
     def _visit(self, node: fx.Node) -> None:

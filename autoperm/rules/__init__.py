@@ -10,6 +10,7 @@ from autoperm.rules import (  # noqa: F401  isort: skip
     contraction,
     control,
     convolution,
+    generic,
     indexing,
     joining,
     linalg,

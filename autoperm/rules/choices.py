@@ -25,12 +25,6 @@ from autoperm.rules.movement import narrowed, reordered, reshaped, selected
 from autoperm.rules.op import Op, letters
 from autoperm.rules.registry import Rule, registering
 
-#: Functions under which different scores become equal; which of them is chosen then depends on the order.
-_FLAT = (
-    "relu", "hardtanh", "hardswish", "hardsigmoid", "clamp", "threshold", "round", "floor", "ceil", "trunc", "sign", "where",
-    "masked_fill", "eq", "ne", "gt", "ge", "lt", "le", "isin", "bitwise", "logical", "heaviside", "dropout", "scatter",
-)  # fmt: skip
-
 
 @dataclass(eq=False)
 class Choice(View):
@@ -69,18 +63,6 @@ def pin(system: Any, label: object, node: fx.Node, reason: str) -> None:
     """Pin what a label chooses from, if it is a choice."""
     if isinstance(label, Choice):
         pin_view(system, label.onehot, reason, node, [label.onehot.ndim - 1])
-
-
-def distinct(node: fx.Node) -> bool:
-    """Whether scores can be taken to be different: they come from no function that makes different ones equal."""
-    while isinstance(node, fx.Node) and node.op == "call_function":
-        name = str(node.target).partition(".")[2]
-        if any(name.startswith(flat) for flat in _FLAT):
-            return False
-        if not node.all_input_nodes or name.startswith(("addmm", "mm", "bmm", "linear", "convolution")):
-            return True
-        node = node.all_input_nodes[0]
-    return True
 
 
 # -- ops that move a choice about ------------------------------------------------------------------------------

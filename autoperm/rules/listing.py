@@ -163,6 +163,9 @@ class Before:
         raw = self._labels.raw(node)
         return raw.value if isinstance(raw, Places) else self._labels.value(node)
 
+    def is_weight(self, node: fx.Node) -> bool:
+        return self._labels.is_weight(node)  # type: ignore[no-any-return]
+
 
 class Earlier(Op):
     """An op as it would be applied before the rows are listed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autoperm.inference.equation import PIN, expand_term
 from autoperm.inference.views import View
-from autoperm.rules import choices
+from autoperm.rules import choices, ties
 from autoperm.rules.op import Op, dims_of, letters
 from autoperm.rules.pointwise import merge
 from autoperm.rules.registry import rule
@@ -36,13 +36,14 @@ def _ranked(op: Op, view: View, dims: list[int]) -> list[View]:
 
 def _chosen(op: Op, view: View, dims: list[int]) -> tuple[View, View]:
     """The values in their order, and which they are: a choice, from what stays in order where scores may be equal."""
-    if not choices.distinct(op.node.args[0]):
-        op.pin(view, f"{op.name} tells where the values came from, and some may be equal", dims)
     (dim,) = dims
-    spec = tuple(letters(view.ndim))
-    out = (*spec[:dim], PIN, *spec[dim + 1 :])
+    names = letters(view.ndim)
+    sure = ties.distinct(op, op["self"], dim, op.get("k", view.shape[dim]))
+    reason = "values in sorted order" if sure else f"{op.name} tells where the values came from, and some may be equal"
+    chosen = names[dim] if sure else PIN
+    spec, out = ((*names[:dim], name, *names[dim + 1 :]) for name in (chosen, PIN))
     shapes = [op.shape(), (*op.shape(), view.shape[dim])]
-    values, onehot = op.state([(view, spec)], [out, (*out, spec[dim])], shapes, reason="values in sorted order")
+    values, onehot = op.state([(view, spec)], [out, (*out, chosen)], shapes, reason=reason)
     return values, choices.made(values, onehot)
 
 

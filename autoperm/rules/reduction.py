@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autoperm.inference.equation import PIN
 from autoperm.inference.views import View
-from autoperm.rules import choices
+from autoperm.rules import choices, ties
 from autoperm.rules.op import Op, dims_of, letters, moved_within
 from autoperm.rules.pointwise import pointwise
 from autoperm.rules.registry import rule
@@ -46,16 +46,23 @@ def _extremum(op: Op, view: View) -> list[View]:
     return [found, _where(op, view, dims, 1) if op.uses(1) and view.ndim else found]
 
 
+def _ranks(op: Op, size: int) -> int:
+    """How many of the largest values have to be different for one to be found."""
+    return 1 if op.name.startswith(("aten.argmax", "aten.max")) else size
+
+
 def _where(op: Op, view: View, dims: list[int], result: int = 0) -> View:
     """Which position it is, is a choice, from what stays in order if values may be equal; of a whole tensor, a number."""
-    if len(dims) != 1 or not choices.distinct(op.node.args[0]):
-        op.pin(view, f"{op.name} tells where the extremum is", dims)
+    reason = f"{op.name} tells where the extremum is"
     if len(dims) != 1:
+        op.pin(view, reason, dims)
         return reduce_over(op, view, dims, result)
-    spec = tuple(letters(view.ndim))
-    out = tuple(PIN if k == dims[0] else name for k, name in enumerate(spec) if op["keepdim"] or k != dims[0])
-    shapes = [op.shape(result), (*op.shape(result), view.shape[dims[0]])]
-    return choices.made(*op.state([(view, spec)], [out, (*out, spec[dims[0]])], shapes))
+    names, (dim,) = letters(view.ndim), dims
+    chosen = names[dim] if ties.distinct(op, op["self"], dim, _ranks(op, view.shape[dim])) else PIN
+    spec = (*names[:dim], chosen, *names[dim + 1 :])
+    out = tuple(PIN if k == dim else name for k, name in enumerate(spec) if op["keepdim"] or k != dim)
+    shapes = [op.shape(result), (*op.shape(result), view.shape[dim])]
+    return choices.made(*op.state([(view, spec)], [out, (*out, chosen)], shapes, reason=reason))
 
 
 @rule("aten._is_all_true", "aten._is_any_true")

@@ -1,0 +1,212 @@
+"""Whether scores can be taken to be different, so that which of them is chosen depends on nothing but their values.
+
+``topk`` or ``argmax`` of scores of which some are equal choose by position. Weights in general position make the results of
+matrix products different, and ops in this file keep them so: what an op does not say here may make values equal, as a ReLU, a
+mask or a comparison does. Values that come from the same products may cancel (``x - x``): where two tensors are added or
+multiplied, what makes them different has to be other products, their *origins*.
+
+Masked scores are equal, but if they are minus infinity and enough others are left, none of them is chosen: experts are chosen
+within groups in that way (DeepSeek-V3).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from autoperm.rules.op import Op
+
+#: The nodes whose values are different for weights in general position; None where some may be equal.
+Origins = frozenset[fx.Node] | None
+
+Keeping = Callable[["Values", Op, Collection[int]], Origins]
+
+_RULES: dict[str, Keeping] = {}
+
+
+def keeping(*names: str) -> Callable[[Keeping], Keeping]:
+    """Register what makes the results of ops different along some dimensions, by their names without overload."""
+
+    def register(function: Keeping) -> Keeping:
+        _RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def distinct(op: Op, scores: fx.Node, dim: int, chosen: int) -> bool:
+    """Whether the largest ``chosen`` of the scores along a dimension can be taken to be different from all others."""
+    seen = Values(op)
+    if seen.origins(scores, {dim}) is not None:
+        return True
+    return chosen <= seen.left(scores, dim)
+
+
+class Values:
+    """What is known of the values in a graph.
+
+    Arguments:
+        op: an op of the graph.
+    """
+
+    def __init__(self, op: Op):
+        self.labels = op.labels
+
+    def origins(self, node: Any, dims: Collection[int]) -> Origins:
+        """What makes entries at different positions along some dimensions different; with no dimension, from zero."""
+        if not isinstance(node, fx.Node) or not isinstance(value := node.meta.get("val"), torch.Tensor):
+            return None
+        dims = {d % value.ndim for d in dims if value.shape[d] > 1}
+        if node.op == "placeholder":
+            return frozenset([node]) if value.is_floating_point() else None
+        if (known := self.labels.value(node)) is not None:
+            return self._of_constant(node, known, dims)
+        if node.op != "call_function":
+            return None
+        if node.target is operator.getitem:
+            return self._of_result(node, dims)
+        rule = _RULES.get(str(node.target).rpartition(".")[0])
+        return None if rule is None else rule(self, Op(self.labels, node), dims)
+
+    def _of_constant(self, node: fx.Node, value: torch.Tensor, dims: Collection[int]) -> Origins:
+        if not bool(torch.isfinite(value.to(torch.float64)).all()) or not bool((value != 0).all()):
+            return None
+        rest = [d for d in range(value.ndim) if d not in dims]
+        rows = value.permute(*rest, *dims).reshape(math.prod(value.shape[d] for d in rest), -1)
+        return frozenset() if all(len(row.unique()) == len(row) for row in rows) else None
+
+    def _of_result(self, node: fx.Node, dims: Collection[int]) -> Origins:
+        """The values that ``topk``, ``sort`` and ``max`` give, pieces, and results of norms."""
+        source, which = node.args
+        if not isinstance(source, fx.Node) or source.op != "call_function":
+            return None
+        op = Op(self.labels, source)
+        name = op.name.rpartition(".")[0] if not op.name.endswith(".dim") else op.name
+        if name in ("aten.topk", "aten.sort", "aten.max.dim", "aten.min.dim") and which == 0:
+            return self.origins(op["self"], with_reduced(op["self"], dims, [op["dim"]], op.get("keepdim", True)))
+        if name in ("aten.native_layer_norm", "aten.log_sigmoid_forward", "aten.split", "aten.split_with_sizes"):
+            return self.origins(first(op), dims) if which == 0 or "split" in name else None
+        if name == "aten.unbind":
+            dim = op["dim"] % op["self"].meta["val"].ndim
+            return self.origins(op["self"], {d + (d >= dim) for d in dims})
+        return None
+
+    # -- scores of which some are masked ------------------------------------------------------------------------
+
+    def left(self, scores: fx.Node, dim: int) -> int:
+        """How many scores of each row a mask leaves at least, below which all the others are; 0 where that is not known."""
+        if scores.op != "call_function":
+            return 0
+        op = Op(self.labels, scores)
+        name = op.name.rpartition(".")[0]
+        if name == "aten.masked_fill":
+            x, mask, fill, stays = op["self"], op["mask"], op["value"], False
+        elif name == "aten.where":
+            x, mask, fill, stays = op["self"], op["condition"], op["other"], True
+        elif name == "aten.scatter" and op.get("value") == -math.inf and self.origins(op["self"], {dim}) is not None:
+            return op.shape()[dim] - op["index"].meta["val"].shape[dim] if op["dim"] % len(op.shape()) == dim else 0
+        else:
+            return 0
+        if isinstance(fill, fx.Node):
+            known = self.labels.value(fill)
+            fill = known.item() if known is not None and known.numel() == 1 else math.nan
+        below = fill == -math.inf or (fill <= 0 and self._positive(x))
+        shape = scores.meta["val"].shape
+        if not below or x.meta["val"].shape != shape or mask.meta["val"].shape != shape or self.origins(x, {dim}) is None:
+            return 0
+        counted = self.counted(mask, {dim % len(shape)})
+        return 0 if counted is None else counted if stays else shape[dim] - counted
+
+    def _positive(self, x: fx.Node) -> bool:
+        while x.op == "call_function":
+            name = str(x.target).split(".")[1]
+            if name in ("sigmoid", "softmax", "_softmax", "exp", "softplus"):
+                return True
+            if name not in ("view", "reshape", "_unsafe_view", "_to_copy", "clone", "alias", "detach"):
+                return False
+            x = x.all_input_nodes[0]
+        return False
+
+    def counted(self, mask: fx.Node, dims: Collection[int]) -> int | None:
+        """How many entries of each row over some dimensions are not zero, where that is the same number for all rows."""
+        if mask.op != "call_function":
+            return None
+        op, shape = Op(self.labels, mask), mask.meta["val"].shape
+        size, name = math.prod(shape[d] for d in dims), str(mask.target).split(".")[1]
+        if name in ("bitwise_not", "logical_not") or (name == "eq" and op["other"] == 0):
+            if name == "bitwise_not" and mask.meta["val"].dtype != torch.bool:
+                return None
+            inner = self.counted(op["self"], dims)
+            return None if inner is None else size - inner
+        if name in ("_to_copy", "clone", "alias", "detach", "contiguous") or (name in ("ne", "gt") and op["other"] == 0):
+            return self.counted(op["self"], dims)
+        if name == "expand":
+            x = op["self"].meta["val"].shape
+            inside = {d - (len(shape) - len(x)) for d in dims}
+            kept = {d for d in inside if d >= 0 and x[d] == shape[d + len(shape) - len(x)]}
+            inner = self.counted(op["self"], kept)
+            return None if inner is None else inner * (size // math.prod(x[d] for d in kept))
+        if name in ("view", "reshape", "_unsafe_view", "unsqueeze", "squeeze"):
+            before = covering(op["self"].meta["val"].shape, shape, dims)
+            exact = math.prod(op["self"].meta["val"].shape[d] for d in before) == size
+            return self.counted(op["self"], before) if exact else None
+        return self._scattered(op, dims) if name == "scatter" else None
+
+    def _scattered(self, op: Op, dims: Collection[int]) -> int | None:
+        """Ones written into zeros at the positions that ``topk`` gives: each row has as many as were chosen."""
+        base, index, shape = self.labels.value(op["self"]), op["index"], op.shape()
+        dim, value = op["dim"] % len(shape), op.get("value")
+        if base is None or bool(base.any()) or not isinstance(value, (int, float)) or value == 0:
+            return None
+        if set(dims) != ({dim} if shape[dim] > 1 else set()) or not _is_chosen(self.labels, index, dim, len(shape)):
+            return None
+        chosen = index.meta["val"].shape
+        same = all(a == b for k, (a, b) in enumerate(zip(chosen, shape, strict=True)) if k != dim)
+        return chosen[dim] if same else None
+
+
+def _is_chosen(labels: Any, index: fx.Node, dim: int, ndim: int) -> bool:
+    """Whether an index is what ``topk`` gives along a dimension: different positions."""
+    if index.target is not operator.getitem or index.args[1] != 1 or not isinstance(source := index.args[0], fx.Node):
+        return False
+    return str(source.target).startswith("aten.topk") and Op(labels, source)["dim"] % ndim == dim
+
+
+def covering(before: Sequence[int], after: Sequence[int], dims: Collection[int]) -> set[int]:
+    """The dimensions of a tensor before a reshape that hold those of the reshaped one."""
+    found: set[int] = set()
+    i = j = 0
+    while i < len(before) or j < len(after):
+        left, right, sizes = [i], [j], [before[i] if i < len(before) else 1, after[j] if j < len(after) else 1]
+        while sizes[0] != sizes[1]:
+            if sizes[0] < sizes[1]:
+                left.append(left[-1] + 1)
+                sizes[0] *= before[left[-1]]
+            else:
+                right.append(right[-1] + 1)
+                sizes[1] *= after[right[-1]]
+        if set(dims) & set(right):
+            found |= {k for k in left if k < len(before) and before[k] > 1}
+        i, j = left[-1] + 1, right[-1] + 1
+    return found
+
+
+def first(op: Op) -> Any:
+    return next(iter(op.args.values()))
+
+
+def with_reduced(x: fx.Node, dims: Iterable[int], reduced: Sequence[int], keepdim: bool) -> set[int]:
+    """Dimensions of a result as those of what was reduced, and the reduced ones."""
+    return unreduced(x, dims, reduced, keepdim) | {d % max(x.meta["val"].ndim, 1) for d in reduced}
+
+
+def unreduced(x: fx.Node, dims: Iterable[int], reduced: Sequence[int], keepdim: bool) -> set[int]:
+    ndim = x.meta["val"].ndim
+    gone = set() if keepdim else {d % ndim for d in reduced}
+    left = [d for d in range(ndim) if d not in gone]
+    return {left[d] for d in dims}

@@ -1,0 +1,167 @@
+"""Choosing among scores: rows move with what they are chosen for, unless some scores may be equal, when the order decides."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import autoperm
+from autoperm.rules.ties import covering
+
+Scores = Callable[["Router", Tensor], Tensor]
+N = 6
+
+
+class Router(nn.Module):
+    """The sum of the rows of a table that score best."""
+
+    def __init__(self, scores: Scores, choose: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.gate, self.second, self.bias = nn.Linear(3, N), nn.Linear(3, N), nn.Parameter(torch.randn(N))
+        self.codes, self.table = nn.Parameter(torch.randn(N, 3)), nn.Parameter(torch.randn(N, 2))
+        self.scores, self.choose = scores, choose
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table[self.choose(self.scores(self, x))].sum(1)
+
+
+def top(scores: Tensor, k: int = 3) -> Tensor:
+    return scores.topk(k, -1).indices
+
+
+def best(scores: Tensor) -> Tensor:
+    return scores.argmax(-1, keepdim=True)
+
+
+def by_max(scores: Tensor) -> Tensor:
+    return scores.max(-1, keepdim=True).indices
+
+
+def grouped(fill: float, activation: Callable[[Tensor], Tensor], groups: int = 3, kept: int = 2) -> Scores:
+    """Scores of the best groups alone, as DeepSeek-V3 chooses them."""
+
+    def scores(m: Router, x: Tensor) -> Tensor:
+        all_scores = activation(m.gate(x))
+        of_group = all_scores.view(-1, groups, N // groups).topk(2, -1).values.sum(-1)
+        mask = torch.zeros_like(of_group).scatter_(1, of_group.topk(kept, -1, sorted=False).indices, 1)
+        mask = mask.unsqueeze(-1).expand(-1, groups, N // groups).reshape(-1, N)
+        return all_scores.masked_fill(~mask.bool(), fill)
+
+    return scores
+
+
+def second_best(m: Router, x: Tensor) -> Tensor:
+    z = m.gate(x)
+    return z.scatter(-1, z.argmax(-1, keepdim=True), float("-inf"))
+
+
+def nearest(m: Router, x: Tensor) -> Tensor:
+    """Distances to codes, written out, of what has length one."""
+    x, codes = F.normalize(x @ m.codes.T @ m.codes), F.normalize(m.codes)
+    return -(x.pow(2).sum(1, keepdim=True) - 2 * x @ codes.T + codes.pow(2).sum(1)[None])
+
+
+FREE = math.factorial(N)
+GROUPS = math.factorial(3) * 2**3
+
+#: Scores that differ for weights in general position, and the order of the group.
+DIFFERENT: dict[str, tuple[Scores, int]] = {
+    "products": (lambda m, x: m.gate(x), FREE),
+    "softmax": (lambda m, x: m.gate(x).softmax(-1), FREE),
+    "with a bias": (lambda m, x: m.gate(x).sigmoid() + m.bias, FREE),
+    "with a common factor": (lambda m, x: m.gate(x) / m.gate(x).softmax(-1).amax(-1, keepdim=True), FREE),
+    "two products": (lambda m, x: m.gate(x) + m.second(x).softmax(-1), FREE),
+    "in three groups": (grouped(float("-inf"), torch.sigmoid), GROUPS),
+    "in three groups, zeros": (grouped(0.0, lambda z: z.softmax(-1)), GROUPS),
+    "in one group": (grouped(float("-inf"), torch.sigmoid, groups=1, kept=1), FREE),
+    "distances": (lambda m, x: -torch.cdist(x, m.codes), FREE),
+    "distances of length one": (nearest, FREE),
+    "half precision of halves": (lambda m, x: m.gate(x).float(), FREE),
+}
+
+#: Scores of which some are equal.
+EQUAL: dict[str, Scores] = {
+    "masked by a product": lambda m, x: m.gate(x) * (m.gate(x) > 0),
+    "masked by a sum": lambda m, x: (z := m.gate(x)) + torch.zeros_like(z).masked_fill(z < 0, float("-inf")),
+    "masked, with too few left": grouped(float("-inf"), torch.sigmoid, kept=1),
+    "masked by zeros that others may be below": grouped(0.0, lambda z: z),
+    "filled where negative": lambda m, x: (z := m.gate(x)).masked_fill(z < 0, float("-inf")),
+    "relu": lambda m, x: m.gate(x).relu(),
+    "maximum": lambda m, x: torch.maximum(m.gate(x), torch.zeros(())),
+    "minimum": lambda m, x: torch.minimum(z := m.gate(x), z.mean(-1, keepdim=True)),
+    "hardshrink": lambda m, x: F.hardshrink(m.gate(x), 0.5),
+    "softshrink": lambda m, x: F.softshrink(m.gate(x), 0.5),
+    "whole numbers": lambda m, x: (m.gate(x) * 2).int(),
+    "rounded": lambda m, x: torch.div(m.gate(x), 0.7, rounding_mode="floor"),
+    "rounded to halves": lambda m, x: (m.gate(x) * 1e-30).half(),
+    "a difference with itself": lambda m, x: (z := m.gate(x)) - z,
+    "straight through": lambda m, x: ((z := m.gate(x).softmax(-1)) > z.mean(-1, True)).float() - z.detach() + z,
+    "padded": lambda m, x: F.pad(m.gate(x)[:, :2], (0, 4)),
+    "written over": lambda m, x: (z := m.gate(x)).index_put((z < 0,), torch.zeros(())),
+    "repeated": lambda m, x: m.gate(x)[:, :1].expand(-1, N) * 1.0,
+    "sums of shares": lambda m, x: m.gate(x).softmax(0).sum(0, keepdim=True),
+    "squares of a unit vector": lambda m, x: F.normalize(m.gate(x), dim=0).square().sum(0, keepdim=True),
+    "signs": lambda m, x: torch.copysign(torch.ones(N), m.gate(x)),
+    "to the power of zero": lambda m, x: m.gate(x) ** 0,
+    "counts": lambda m, x: (m.gate(x) > 0).sum(0, keepdim=True).float(),
+    "products of masks": lambda m, x: torch.addcmul(torch.zeros(N), m.gate(x), (m.gate(x) > 0).float()),
+    "rows of minus infinity": lambda m, x: m.gate(x) + torch.zeros(len(x), 1).masked_fill(x[:, :1] < 0, float("-inf")),
+}
+
+
+def inferred(scores: Scores, choose: Callable[[Tensor], Tensor]) -> tuple[int, float]:
+    """The order of the group, and the largest difference that a few of its elements make."""
+    worst, order = 0.0, 0
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model, x = Router(scores, choose).eval(), torch.randn(40, 3)
+        spec = autoperm.infer(model, x)
+        order = spec.order
+        with torch.no_grad():
+            before = model(x)
+            for element in range(3):
+                moved = copy.deepcopy(model)
+                moved.load_state_dict(spec.random(element).apply(model.state_dict()))
+                worst = max(worst, float((moved(x) - before).abs().max()))
+    return order, worst
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+@pytest.mark.parametrize("choose", [top, best, by_max])
+def test_where_scores_differ_rows_move(name: str, choose: Callable[[Tensor], Tensor]) -> None:
+    scores, order = DIFFERENT[name]
+    found, worst = inferred(scores, choose)
+    assert worst < 1e-5
+    assert found % order == 0  # times what moves codes or weights that are not read
+
+
+@pytest.mark.parametrize("choose", [best, by_max])
+def test_the_second_best(choose: Callable[[Tensor], Tensor]) -> None:
+    found, worst = inferred(second_best, choose)
+    assert worst < 1e-5
+    assert found == FREE
+
+
+def test_more_than_are_left_by_the_best() -> None:
+    assert inferred(second_best, lambda scores: top(scores, N)) == (1, 0.0)
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_where_scores_may_be_equal_rows_stay(name: str) -> None:
+    found, worst = inferred(EQUAL[name], top)
+    assert worst < 1e-5
+    assert found == 1
+
+
+@pytest.mark.parametrize("before, after, dims, expected", [
+    ((6,), (2, 3), {0}, {0}), ((2, 3), (6,), {0}, {0, 1}), ((5, 2, 3), (5, 6), {1}, {1, 2}), ((5, 2, 3), (5, 6), {0}, {0}),
+    ((5, 1, 3), (5, 3), {1}, {2}), ((4, 6), (8, 3), {1}, {0, 1}), ((), (1,), set(), set()), ((5,), (1, 5, 1), {1}, {0}),
+])  # fmt: skip
+def test_dimensions_through_a_reshape(before, after, dims, expected) -> None:
+    assert covering(before, after, dims) == expected
