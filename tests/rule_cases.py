@@ -437,6 +437,7 @@ for _op, _draw in {
     "native_dropout_train": lambda x: _aten.native_dropout(x, 0.5, True)[0], "rrelu_train": lambda x: F.rrelu(x, training=True),
     "feature_dropout_train": lambda x: F.dropout1d(x[..., None], 0.5, training=True)[..., 0], "alpha_dropout_train": lambda x: F.alpha_dropout(x, 0.5, True),
     "feature_alpha_dropout_train": lambda x: F.feature_alpha_dropout(x, 0.5, training=True),
+    "binomial_of_constants": lambda x: x * torch.binomial(torch.full((2, 3), 3.0), torch.full((2, 3), 0.999)).to(x),
     "rand": lambda x: x + torch.rand(2, 3).to(x), "rand_like": lambda x: x * torch.rand_like(x), "randn": lambda x: x + torch.randn(2, 3).to(x),
     "randn_like": lambda x: x + torch.randn_like(x), "randint": lambda x: x * torch.randint(1, 9, (2, 3)),
     "randint_like": lambda x: x * torch.randint_like(x, 99), "randperm": lambda x: x * torch.randperm(6).view(2, 3),

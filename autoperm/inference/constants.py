@@ -32,7 +32,6 @@ _FILLS = {
     "aten.new_full": None,
     "aten.scalar_tensor": None,
 }
-_RANDOM = ("rand", "bernoulli", "multinomial", "normal", "dropout", "uniform", "exponential", "poisson", "cauchy", "geometric")
 
 
 class Constants:
@@ -56,7 +55,7 @@ class Constants:
             return False
         if _packet(node) in _FILLS:
             return True
-        if any(word in str(node.target).partition(".")[2] for word in _RANDOM):
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):  # random numbers
             return False
         return all(self.is_constant(source) for source in node.all_input_nodes)
 
