@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -118,6 +118,7 @@ def _result(program: Program, graph_module: fx.GraphModule, tracer: str, start: 
             make_constant(graph_module, node, entry.tensor)._rename(_identifier(entry.path))
     inputs = dict(zip(_input_nodes(placeholders[len(lifted) :], program), program.inputs.names, strict=True))
     _name_constants(program, graph_module, placeholders)
+    changing, names = _keep_states(program, graph_module, placeholders)
     for node in graph_module.graph.nodes:
         node.meta.setdefault("val", None)
         node.meta.setdefault("module_path", "")
@@ -128,13 +129,55 @@ def _result(program: Program, graph_module: fx.GraphModule, tracer: str, start: 
         states=states,
         parameters=frozenset(name for entry in lifted if entry.is_parameter for name in entry.names),
         inputs=inputs,
-        outputs=list(program.outputs),
+        outputs=[*program.outputs, *names],
         constants=clean.constant_values(graph_module),
         tracer=tracer,
         caches=program.caches,
         sharing=sharing(lifted),
+        changing=frozenset(node.name for node in changing),
         seconds=time.perf_counter() - start,
     )
+
+
+def _keep_states(
+    program: Program, graph_module: fx.GraphModule, placeholders: Sequence[fx.Node]
+) -> tuple[list[fx.Node], list[str]]:
+    """Of what the forward changes, keep as outputs what results depend on, by which the next call depends on this one.
+
+    Returns:
+        The nodes of what it reads, and names for the new values.
+    """
+    (output,) = graph_module.graph.find_nodes(op="output")
+    results = output.args[0][: len(program.outputs)]
+    old = {identity(e.tensor): n for e, n in zip(program.lifted, placeholders, strict=False) if e.names and not e.is_parameter}
+    for node in graph_module.graph.find_nodes(op="get_attr"):
+        if isinstance(value := getattr(graph_module, node.target, None), Tensor):
+            old.setdefault(identity(value), node)
+    news = dict(zip(program.changed, output.args[0][len(program.outputs) :], strict=True))
+    nodes = {path: old.get(identity(program.before[path])) for path in news if path in program.before}
+    read: list[str] = []
+    while more := _reached(nodes, [*results, *map(news.get, read)], read):
+        read += more
+    output.args = ((*results, *(news[path] for path in read)),)
+    clean.drop_dead_code(graph_module.graph)
+    return [node for path in read if (node := nodes[path]) is not None], [f"the new {path}" for path in read]
+
+
+def _reached(nodes: Mapping[str, fx.Node | None], results: Sequence[Any], already: Sequence[str]) -> list[str]:
+    """The names of further nodes that results depend on."""
+    ancestors = _ancestors(results) if len(nodes) > len(already) else set()
+    return [path for path, node in nodes.items() if path not in already and node in ancestors]
+
+
+def _ancestors(nodes: Sequence[Any]) -> set[fx.Node]:
+    """The nodes that some nodes depend on, these included."""
+    waiting = [node for node in nodes if isinstance(node, fx.Node)]
+    found = set(waiting)
+    while waiting:
+        fresh = set(waiting.pop().all_input_nodes) - found
+        found |= fresh
+        waiting += fresh
+    return found
 
 
 def _input_nodes(nodes: Sequence[fx.Node], program: Program) -> list[str]:

@@ -33,6 +33,17 @@ def has_writes(graph: fx.Graph) -> bool:
     return any(_writes(node) for node in graph.nodes)
 
 
+def check_constants(graph: fx.Graph) -> None:
+    """Refuse a graph in which a constant is written to: what is written would be lost.
+
+    Raises:
+        WriteError: naming the op and the line of the model.
+    """
+    for node in graph.nodes:
+        if _writes(node) and node.args[0].op == "get_attr":
+            raise WriteError(f"the in-place op {node.target} at {node.meta.get('source', '')} writes to a constant")
+
+
 def _writes(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
@@ -46,7 +57,7 @@ def drop_harmless_writes(graph: fx.Graph) -> None:
 def _drop_writes_to_arguments(graph: fx.Graph) -> None:
     """Erase the final ``copy_`` back into a placeholder: the new value of an argument is no result of ours."""
     for node in list(graph.nodes):
-        if node.target is torch.ops.aten.copy_.default and node.args[0].op in ("placeholder", "get_attr"):
+        if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
             node.replace_all_uses_with(node.args[1])
             graph.erase_node(node)
 

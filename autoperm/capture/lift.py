@@ -137,6 +137,18 @@ def _check_initialised(tensor: Tensor, name: str, module: nn.Module) -> None:
         )
 
 
+def changeable(model: nn.Module) -> list[tuple[str, Slot]]:
+    """Where tensors are that a forward may change for the next one: buffers and plain attributes."""
+    buffers = [
+        (f"{path}.{name}" if path else name, (module._buffers, name))
+        for path, module in model.named_modules()
+        for name, tensor in module._buffers.items()
+        if isinstance(tensor, Tensor)
+    ]
+    plain = [(path, slot) for path, _, slot in other_tensors(model)]
+    return list({(id(slot[0]), slot[1]): (path, slot) for path, slot in [*buffers, *plain]}.values())
+
+
 def place(lifted: Sequence[Lifted], tensors: Sequence[Tensor]) -> None:
     """Put one tensor into each lifted tensor's places. Only inside :func:`autoperm.capture.guard.untouched`."""
     for entry, tensor in zip(lifted, tensors, strict=True):

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from autoperm.caches import Cache, Entry, Snapshot, computed_again, entries, take_out
 from autoperm.capture.guard import tracing_switches, untouched
 from autoperm.capture.inputs import FlatInputs, flatten_inputs
-from autoperm.capture.lift import Lifted, lift, place
+from autoperm.capture.lift import Lifted, Slot, changeable, lift, place
 from autoperm.capture.provenance import ModuleStack, stamped
 from autoperm.capture.structure import leaves
 from autoperm.errors import CaptureError
@@ -23,7 +23,8 @@ _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 class Program:
     """The model as ``program(*tensors)``: one tensor per lifted tensor, then one per input; a tuple of results.
 
-    A call leaves the model untouched, and names the results in ``outputs``, and in ``caches`` where it has kept tensors.
+    A call leaves the model untouched, and names the results in ``outputs``, and in ``caches`` where it has kept tensors. The
+    results are followed by the new values of the buffers and attributes that the forward has changed (``changed``).
 
     What earlier calls have kept is computed again, once it is ``gone``: a kept function of the weights would pass for a
     constant, although permuted weights make another.
@@ -37,6 +38,8 @@ class Program:
         self.constants_lifted = False
         self.gone: frozenset[Entry] = frozenset()
         self.caches: tuple[Cache, ...] = ()
+        self.changed: list[str] = []
+        self.before = {path: where[name] for path, (where, name) in changeable(model)}
         self._kept: dict[Entry, Tensor] = {}
         self.stack = ModuleStack(model)
         self.outputs: list[str] = []
@@ -65,11 +68,23 @@ class Program:
             before = Snapshot.of(self.model, self.prefix)
             place(self.lifted, tensors[:count])
             args, kwargs = self.inputs.rebuild(tensors[count:])
+            held = [(path, slot, slot[0][slot[1]]) for path, slot in changeable(self.model)]
+            versions = [_version(tensor) for _, _, tensor in held]
             try:
-                return self._results(self.model(*args, **kwargs))
+                return (*self._results(self.model(*args, **kwargs)), *self._changed(held, versions))
             finally:
                 self._kept = entries(self.model, self.prefix)
                 self.caches = before.filled(self._kept)
+
+    def _changed(self, held: list[tuple[str, Slot, Tensor]], versions: list[int]) -> list[Tensor]:
+        """What buffers and attributes hold after the forward, where it is not what they held before."""
+        found = {}
+        for (path, (where, name), before), version in zip(held, versions, strict=True):
+            now = where.get(name)
+            if isinstance(now, Tensor) and (now is not before or _is_written(now, version)):
+                found[path] = now
+        self.changed = list(found)
+        return list(found.values())
 
     def find_caches(self) -> None:
         """Find what earlier calls have kept on the modules and the forward computes from the weights if it is not there."""
@@ -107,6 +122,17 @@ class Program:
         """Every tensor itself, buffers and inputs copied because the model may write to them."""
         keep = [entry.tensor.detach() if entry.is_parameter else _copy(entry.tensor) for entry in self.lifted]
         return [*keep, *(_copy(tensor) for tensor in self.inputs.tensors)]
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _is_written(tensor: Tensor, version: int) -> bool:
+    """Whether a tensor was written to since it had a version."""
+    if torch._is_functional_tensor(tensor):
+        return torch._functionalize_has_data_mutation(tensor)
+    return _version(tensor) != version
 
 
 def _copy(tensor: Tensor) -> Tensor:

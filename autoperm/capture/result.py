@@ -28,6 +28,7 @@ class Capture:
         tracer: the tracer that succeeded.
         seconds: how long the capture took, failed attempts included.
         caches: where the forward keeps tensors on its modules that it computes.
+        changing: nodes of buffers and attributes that the forward reads and changes; their new values are the last ``outputs``.
         sharing: state-dict names of weights that share memory with another one in another order or in part -> the other.
     """
 
@@ -41,6 +42,7 @@ class Capture:
     seconds: float
     caches: tuple[Cache, ...] = ()
     sharing: Mapping[str, str] = field(default_factory=dict)
+    changing: frozenset[str] = frozenset()
 
     @property
     def graph(self) -> fx.Graph:

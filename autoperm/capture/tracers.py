@@ -93,6 +93,7 @@ def _make_fx(program: Program, tensors: list[Tensor], mode: Mode) -> fx.GraphMod
         except Exception:
             raise error from None
     clean.drop_harmless_writes(graph_module.graph)
+    clean.check_constants(graph_module.graph)
     if clean.has_writes(
         graph_module.graph
     ):  # ops that torch composes of others below functionalization, such as lstm

@@ -38,7 +38,8 @@ class Constants:
     """Which nodes are constant, and their values where they are small enough to know."""
 
     def __init__(self, capture: Capture):
-        self._attributes = capture.constants
+        # What the forward changes may have any value in the next call.
+        self._attributes = {name: None if name in capture.changing else value for name, value in capture.constants.items()}
         self._constant: dict[fx.Node, bool] = {}
         self._values: dict[fx.Node, Any] = {}
 
