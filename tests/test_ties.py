@@ -165,3 +165,27 @@ def test_where_scores_may_be_equal_rows_stay(name: str) -> None:
 ])  # fmt: skip
 def test_dimensions_through_a_reshape(before, after, dims, expected) -> None:
     assert covering(before, after, dims) == expected
+
+
+def test_scores_that_are_one_of_several_results() -> None:
+    """The largest of several classes, as detectors choose their queries."""
+    found, worst = inferred(lambda m, x: torch.stack([m.gate(x), m.second(x)], -1).max(-1).values, top)
+    assert worst < 1e-5
+    assert found == FREE
+    assert inferred(lambda m, x: m.gate(x).sort(-1)[1].float(), top)[0] == 1
+
+
+def test_rows_of_several_entries_stay_different_under_gelu() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.first, self.last = nn.Parameter(torch.randn(N, 4)), nn.Linear(4, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.tokens[top(x @ self.last(F.gelu(self.first(self.tokens))).T)].sum(1)
+
+    torch.manual_seed(0)
+    model, x = Tokens(), torch.randn(7, 3)
+    spec = autoperm.infer(model, x)
+    assert spec.order % FREE == 0
+    assert autoperm.verify(model, spec, x).relative < 1e-12

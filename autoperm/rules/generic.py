@@ -26,6 +26,11 @@ def same(values: Values, op: Op, dims: Collection[int]) -> Origins:
     return values.origins(first(op), dims)
 
 
+@keeping("aten.gelu", "aten.elu", "aten.mish")
+def nearly_flat(values: Values, op: Op, dims: Collection[int]) -> Origins:
+    return values.origins(op["self"], dims) if values.rows else None
+
+
 @keeping("aten._to_copy", "aten.to")
 def cast(values: Values, op: Op, dims: Collection[int]) -> Origins:
     """To float32, or a type that holds no less than before: rounding to fewer digits makes values equal."""
@@ -74,6 +79,13 @@ def expanded(values: Values, op: Op, dims: Collection[int]) -> Origins:
 def joined(values: Values, op: Op, dims: Collection[int]) -> Origins:
     found = [values.origins(part, dims) for part in op["tensors"]]
     return _apart(found) if op["dim"] % len(op.shape()) in dims else _all(found)
+
+
+@keeping("aten.stack")
+def stacked(values: Values, op: Op, dims: Collection[int]) -> Origins:
+    dim = op["dim"] % len(op.shape())
+    found = [values.origins(part, {d - (d > dim) for d in dims if d != dim}) for part in op["tensors"]]
+    return _apart(found) if dim in dims else _all(found)
 
 
 # -- arithmetic: what makes the operands different must not cancel -------------------------------------------------------
@@ -230,7 +242,7 @@ def _all(found: Iterable[Origins]) -> Origins:
 def _product(values: Values, op: Op, dims: Collection[int], factors: Sequence[tuple[Any, dict[int, int]]]) -> Origins:
     """Arguments: factors: tensors, each with the dimensions of the result that it has, and which of its own they are."""
     for d in dims:
-        if not any(d in own and values.origins(x, {own[d]}) is not None for x, own in factors):
+        if not any(d in own and values.of_rows().origins(x, {own[d]}) is not None for x, own in factors):
             return None
     return frozenset([op.node])
 

@@ -52,10 +52,15 @@ class Values:
 
     Arguments:
         op: an op of the graph.
+        rows: whether it is rows of several entries that are to be different, as what a product reads: functions that are
+            nearly flat at places, GELU for one, do not make whole rows equal.
     """
 
-    def __init__(self, op: Op):
-        self.labels = op.labels
+    def __init__(self, op: Op, *, rows: bool = False):
+        self.labels, self.rows, self._op = op.labels, rows, op
+
+    def of_rows(self) -> Values:
+        return Values(self._op, rows=True)
 
     def origins(self, node: Any, dims: Collection[int]) -> Origins:
         """What makes entries at different positions along some dimensions different; with no dimension, from zero."""
@@ -77,13 +82,13 @@ class Values:
         if not bool(torch.isfinite(value.to(torch.float64)).all()) or not bool((value != 0).all()):
             return None
         rest = [d for d in range(value.ndim) if d not in dims]
-        rows = value.permute(*rest, *dims).reshape(math.prod(value.shape[d] for d in rest), -1)
+        rows = value.permute([*rest, *dims]).reshape(math.prod(value.shape[d] for d in rest), -1)
         return frozenset() if all(len(row.unique()) == len(row) for row in rows) else None
 
     def _of_result(self, node: fx.Node, dims: Collection[int]) -> Origins:
         """The values that ``topk``, ``sort`` and ``max`` give, pieces, and results of norms."""
         source, which = node.args
-        if not isinstance(source, fx.Node) or source.op != "call_function":
+        if not isinstance(source, fx.Node) or not _is_op(source):
             return None
         op = Op(self.labels, source)
         name = op.name.rpartition(".")[0] if not op.name.endswith(".dim") else op.name
@@ -100,7 +105,7 @@ class Values:
 
     def left(self, scores: fx.Node, dim: int) -> int:
         """How many scores of each row a mask leaves at least, below which all the others are; 0 where that is not known."""
-        if scores.op != "call_function":
+        if not _is_op(scores):
             return 0
         op = Op(self.labels, scores)
         name = op.name.rpartition(".")[0]
@@ -123,7 +128,7 @@ class Values:
         return 0 if counted is None else counted if stays else shape[dim] - counted
 
     def _positive(self, x: fx.Node) -> bool:
-        while x.op == "call_function":
+        while _is_op(x):
             name = str(x.target).split(".")[1]
             if name in ("sigmoid", "softmax", "_softmax", "exp", "softplus"):
                 return True
@@ -134,7 +139,7 @@ class Values:
 
     def counted(self, mask: fx.Node, dims: Collection[int]) -> int | None:
         """How many entries of each row over some dimensions are not zero, where that is the same number for all rows."""
-        if mask.op != "call_function":
+        if not _is_op(mask):
             return None
         op, shape = Op(self.labels, mask), mask.meta["val"].shape
         size, name = math.prod(shape[d] for d in dims), str(mask.target).split(".")[1]
@@ -170,11 +175,15 @@ class Values:
         return chosen[dim] if same else None
 
 
+def _is_op(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload)
+
+
 def _is_chosen(labels: Any, index: fx.Node, dim: int, ndim: int) -> bool:
     """Whether an index is what ``topk`` gives along a dimension: different positions."""
     if index.target is not operator.getitem or index.args[1] != 1 or not isinstance(source := index.args[0], fx.Node):
         return False
-    return str(source.target).startswith("aten.topk") and Op(labels, source)["dim"] % ndim == dim
+    return str(source.target).startswith("aten.topk.") and Op(labels, source)["dim"] % ndim == dim
 
 
 def covering(before: Sequence[int], after: Sequence[int], dims: Collection[int]) -> set[int]:
