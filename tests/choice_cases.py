@@ -75,7 +75,20 @@ moved("permute", lambda n: n.permute(1, 0).permute(1, 0))
 moved("t", lambda n: n.t().t())
 moved("transpose", lambda n: n.transpose(0, 1).transpose(0, 1))
 moved("expand", lambda n: n.unsqueeze(-1).expand(TOKENS, CHOSEN, 2)[..., 0])
+moved("cat", lambda n: torch.cat([n[:, 1:], n[:, :1]], 1))
+moved("concatenate", lambda n: aten.concatenate([n.t()[:1], n.t()[1:]], 0).t())
 moved("slice", lambda n: n[:, 1:].expand(TOKENS, CHOSEN))
+
+
+
+def best_two(m: Choosing, x: Tensor, scores: Tensor, number: Tensor) -> Tensor:
+    """The best expert, and the best of the others."""
+    first = scores.max(-1, keepdim=True)[1]
+    second = scores.scatter(-1, first, -torch.inf).max(-1, keepdim=True)[1]
+    return m.experts(x, torch.cat([first, second], -1))
+
+
+CASES.append(Case("choice_best_two", best_two))
 
 # -- ops that look something up by indices, or write by them ---------------------------------------------------------------
 

@@ -8,6 +8,7 @@ axis is pinned. Mixtures of experts route like this.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from autoperm.inference.equation import PIN
 from autoperm.inference.operands import pin_view
 from autoperm.inference.views import View
 from autoperm.rules import picking
-from autoperm.rules.joining import picked
+from autoperm.rules.joining import assembled, gathered, origin, picked
 from autoperm.rules.movement import narrowed, reordered, reshaped, selected
 from autoperm.rules.op import Op, letters
 from autoperm.rules.registry import Rule, registering
@@ -115,6 +116,24 @@ def cut(op: Op) -> object | None:
         return None
     both = [narrowed(op, view, dim, at.start, len(at), at.step) for view in (choice, choice.onehot)]
     return made(*both)
+
+
+@choosing("aten.cat", "aten.concat", "aten.concatenate")
+def joined(op: Op) -> object | None:
+    """Indices that were chosen one after the other, side by side."""
+    parts = [of(op, node) for node in op["tensors"]]
+    if any(part is None for part in parts) or len({part.onehot.shape[-1] for part in parts}) > 1:  # type: ignore[union-attr]
+        return None
+    shape = op.shape()
+    dim = op.get("dim", 0) % len(shape)
+    ends = np.cumsum([0, *(part.shape[dim] for part in parts)])  # type: ignore[union-attr]
+    places = [np.arange(a, b) for a, b in itertools.pairwise(ends)]
+
+    def put(labels: list[View], shape: tuple[int, ...]) -> View:
+        return assembled(op, shape, dim, gathered(op, dim, list(zip(map(origin, op["tensors"]), labels, places, strict=True))))
+
+    onehots = [part.onehot for part in parts]  # type: ignore[union-attr]
+    return made(put(parts, shape), put(onehots, (*shape, onehots[0].shape[-1])))  # type: ignore[arg-type]
 
 
 @choosing("aten.clone", "aten.detach", "aten.alias", "aten.contiguous", "aten.lift_fresh_copy")
