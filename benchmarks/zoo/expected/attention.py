@@ -143,8 +143,15 @@ def _first(path: str, module: nn.Module, names: Sequence[str]) -> Layer | None:
     return next((layer for layer in found if layer is not None and layer.groups == 1), None)
 
 
+def _attribute(of: Any, name: str) -> Any:
+    try:
+        return getattr(of, name, None)
+    except Exception:  # a configuration may refuse to give for all layers what each has for itself
+        return None
+
+
 def _number(of: Any, names: Sequence[str]) -> int:
-    values = (getattr(of, name, None) for name in names)
+    values = (_attribute(of, name) for name in names)
     return next((v for v in values if isinstance(v, int) and v > 0), 0)
 
 

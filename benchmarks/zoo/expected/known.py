@@ -29,8 +29,8 @@ EXPLAINED: tuple[tuple[str, str, str, str], ...] = (
     # transformers
     ("norm", "fnet.*", ".", "a Fourier transform mixes the channels"),
     ("residual", "canine.*|layoutlmv3.*", "parts", "embeddings are concatenated: the stream is in parts"),
-    ("experts", ".*", "parts|topk|indexed by position",
-     "experts are chosen within groups, of scores that a mask may make equal (docs/limits.md)"),
+    ("experts", "deepseek_v4.*", ".", "a table of integers says which experts a token has: numbers in a buffer"),
+    ("experts", "zaya.*", ".", "the choice of none of the experts has a number too, which is masked"),
     (_HEADS, "wavlm.*", ".", "the stream, which is the output, is viewed as heads for gates"),
     ("residual", "sew.*|xcodec.*", " x ", "positions come from a convolution in groups: the stream is blocks"),
     ("residual", "mgp-str.*|clvp.*", " x ", "a convolution or norm in groups reads the stream: it is blocks"),
