@@ -31,6 +31,7 @@ from autoperm import Match, PermutationSpec
 from autoperm.demo.data import Split
 from autoperm.demo.training import reset_norms
 from autoperm.files import write_atomically
+from autoperm.matching.ascent import Ascent
 from autoperm.matching.problem import Problem
 from autoperm.trained import randomize_
 from benchmarks import brute, memory, plain, torchvision_nets
@@ -178,12 +179,20 @@ def pairs(name: str, quick: bool) -> Iterator[dict[str, object]]:
 
 
 def _seconds_to(gain: float, found: Match, x: Any, y: Any, spec: PermutationSpec, seed: int) -> float | None:
-    """How long it takes to the end of the first sweep after which as much is gained; None if it never is."""
+    """How long it takes to the end of the first sweep, or of the start, after which as much is gained; None if it never is."""
     start = autoperm.match(x, y, spec, max_sweeps=0, progress=False).objective
     sweeps = next((k for k, value in enumerate(found.history) if value - start >= gain), None)
     if sweeps is None:
         return None
-    return timed(lambda: autoperm.match(x, y, spec, seed=seed, max_sweeps=max(sweeps, 1), progress=False))[1]
+    if sweeps == 0:
+        return timed(lambda: _started(Problem(spec, x, y), seed))[1]
+    return timed(lambda: autoperm.match(x, y, spec, seed=seed, max_sweeps=sweeps, progress=False))[1]
+
+
+def _started(problem: Problem, seed: int) -> float:
+    """The objective where weight matching starts."""
+    Ascent(problem, torch.Generator().manual_seed(seed)).propagate()
+    return problem.objective
 
 
 def heads(name: str, quick: bool) -> Iterator[dict[str, object]]:
