@@ -76,6 +76,7 @@ moved("t", lambda n: n.t().t())
 moved("transpose", lambda n: n.transpose(0, 1).transpose(0, 1))
 moved("expand", lambda n: n.unsqueeze(-1).expand(TOKENS, CHOSEN, 2)[..., 0])
 moved("cat", lambda n: torch.cat([n[:, 1:], n[:, :1]], 1))
+moved("concat", lambda n: aten.concat([n[:, 1:], n[:, :1]], 1))
 moved("concatenate", lambda n: aten.concatenate([n.t()[:1], n.t()[1:]], 0).t())
 moved("slice", lambda n: n[:, 1:].expand(TOKENS, CHOSEN))
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import autoperm
+from autoperm.rules import generic, ties
 from autoperm.rules.ties import covering
 
 Scores = Callable[["Router", Tensor], Tensor]
@@ -189,3 +190,23 @@ def test_rows_of_several_entries_stay_different_under_gelu() -> None:
     spec = autoperm.infer(model, x)
     assert spec.order % FREE == 0
     assert autoperm.verify(model, spec, x).relative < 1e-12
+
+
+#: Of the ops that keep different values different, those of more than one tensor of any shape.
+_MORE = {"slice": (0,), "flip": ([0],), "roll": ([1],), "_softmax": (0, False), "_log_softmax": (0, False), "_safe_softmax": (0,),
+         "softmax": (0,), "log_softmax": (0,), "rms_norm": ([500],), "layer_norm": ([500],),
+         "_prelu_kernel": (torch.tensor([0.25], dtype=torch.float64),)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", generic._ONE_TO_ONE.split())
+def test_functions_that_keep_different_values_different(name: str) -> None:
+    """On positive numbers, and on others where the function has values there."""
+    op = getattr(torch.ops.aten, name)
+    for x in (torch.rand(500, dtype=torch.float64) + 0.1, torch.randn(500, dtype=torch.float64)):
+        values = op(x, *_MORE.get(name, ()))
+        assert len(values.unique()) == 500 or (bool(values.isnan().any()) and bool((x < 0).any()))
+
+
+def test_what_is_flat_is_not_among_them() -> None:
+    flat = ("relu", "hardtanh", "clamp", "clamp_min", "where", "masked_fill", "round", "sign", "gt", "hardshrink", "softshrink", "maximum")
+    assert not {f"aten.{name}" for name in flat} & set(ties._RULES)
