@@ -165,19 +165,8 @@ def _keep_states(
 
 def _reached(nodes: Mapping[str, fx.Node | None], results: Sequence[Any], already: Sequence[str]) -> list[str]:
     """The names of further nodes that results depend on."""
-    ancestors = _ancestors(results) if len(nodes) > len(already) else set()
+    ancestors = clean.ancestors(results) if len(nodes) > len(already) else set()
     return [path for path, node in nodes.items() if path not in already and node in ancestors]
-
-
-def _ancestors(nodes: Sequence[Any]) -> set[fx.Node]:
-    """The nodes that some nodes depend on, these included."""
-    waiting = [node for node in nodes if isinstance(node, fx.Node)]
-    found = set(waiting)
-    while waiting:
-        fresh = set(waiting.pop().all_input_nodes) - found
-        found |= fresh
-        waiting += fresh
-    return found
 
 
 def _input_nodes(nodes: Sequence[fx.Node], program: Program) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -136,3 +137,14 @@ def _has_symbol(value: Any) -> bool:
     if isinstance(value, Tensor):
         return any(isinstance(size, torch.SymInt) for size in value.shape)
     return isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool))
+
+
+def ancestors(nodes: Sequence[Any]) -> set[fx.Node]:
+    """The nodes that some nodes depend on, these included."""
+    waiting = [node for node in nodes if isinstance(node, fx.Node)]
+    found = set(waiting)
+    while waiting:
+        fresh = set(waiting.pop().all_input_nodes) - found
+        found |= fresh
+        waiting += fresh
+    return found

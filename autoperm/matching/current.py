@@ -124,4 +124,3 @@ def _in_order(index: np.ndarray, size: int, dim: int) -> bool:
 
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-

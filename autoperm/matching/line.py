@@ -10,14 +10,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from autoperm.batches import Pick, batches
 from autoperm.caches import copied
-from autoperm.capture.guard import untouched
-from autoperm.capture.inputs import split_inputs
 from autoperm.errors import AutopermError
 from autoperm.gathering import gather
+from autoperm.matching.losses import loss_with
 from autoperm.matching.problem import Problem
 from autoperm.matching.soft import soft_apply
 
@@ -87,14 +85,7 @@ class Line:
         """The loss at (1 - t) a + t b."""
         mixed = {name: _between(a, b[name], t) for name, a in self._a.items()}
         state = self._others | {name: mixed[home] for name, home in self._homes.items() if home in mixed}
-        args, kwargs = split_inputs(batch if self._inputs is None else self._inputs(batch))
-        with untouched(self._network):  # what the forward keeps is of these weights alone
-            output = functional_call(self._network, state, args, kwargs, tie_weights=False)
-        value = self._loss(output, batch)
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise AutopermError(f"loss= must return a tensor of one number, not {what}; take the mean over the batch")
-        return value.reshape(())
+        return loss_with(self._network, state, batch, self._loss, self._inputs)
 
 
 def _floating(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -15,14 +15,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from autoperm.batches import Pick, batches
 from autoperm.caches import copied
-from autoperm.capture.guard import untouched
-from autoperm.capture.inputs import split_inputs
 from autoperm.errors import AutopermError
 from autoperm.gathering import gather
+from autoperm.matching.losses import loss_with
 from autoperm.matching.problem import Problem
 from autoperm.matching.registry import Match, matcher
 from autoperm.matching.weight import weight_matching
@@ -147,16 +145,10 @@ class Midpoint:
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     def _run(self, state: dict[str, Tensor], batch: Any, where: str) -> Tensor:
-        args, kwargs = split_inputs(self._inputs(batch))
-        with untouched(self._network):  # what the forward keeps is of these weights alone
-            output = functional_call(self._network, state, args, kwargs, tie_weights=False)
-        value = self._loss(output, batch)
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise AutopermError(f"loss= must return a tensor of one number, not {what}; take the mean over the batch")
+        value = loss_with(self._network, state, batch, self._loss, self._inputs)
         if not math.isfinite(float(value.detach())):
             raise AutopermError(f"the loss at the midpoint is {float(value.detach())} {where}; check the data, or lower lr=")
-        return value.reshape(())
+        return value
 
 
 class _Free:

@@ -8,7 +8,6 @@ axis is pinned. Mixtures of experts route like this.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +20,7 @@ from autoperm.inference.equation import PIN
 from autoperm.inference.operands import pin_view
 from autoperm.inference.views import View
 from autoperm.rules import picking
-from autoperm.rules.joining import assembled, gathered, origin, picked
+from autoperm.rules.joining import picked, side_by_side
 from autoperm.rules.movement import narrowed, reordered, reshaped, selected
 from autoperm.rules.op import Op, letters
 from autoperm.rules.registry import Rule, registering
@@ -121,19 +120,14 @@ def cut(op: Op) -> object | None:
 @choosing("aten.cat", "aten.concat", "aten.concatenate")
 def joined(op: Op) -> object | None:
     """Indices that were chosen one after the other, side by side."""
-    parts = [of(op, node) for node in op["tensors"]]
-    if any(part is None for part in parts) or len({part.onehot.shape[-1] for part in parts}) > 1:  # type: ignore[union-attr]
+    nodes, shape = op["tensors"], op.shape()
+    parts = [part for node in nodes if (part := of(op, node)) is not None]
+    counts = {part.onehot.shape[-1] for part in parts}
+    if len(parts) < len(nodes) or len(counts) > 1:
         return None
-    shape = op.shape()
     dim = op.get("dim", 0) % len(shape)
-    ends = np.cumsum([0, *(part.shape[dim] for part in parts)])  # type: ignore[union-attr]
-    places = [np.arange(a, b) for a, b in itertools.pairwise(ends)]
-
-    def put(labels: list[View], shape: tuple[int, ...]) -> View:
-        return assembled(op, shape, dim, gathered(op, dim, list(zip(map(origin, op["tensors"]), labels, places, strict=True))))
-
-    onehots = [part.onehot for part in parts]  # type: ignore[union-attr]
-    return made(put(parts, shape), put(onehots, (*shape, onehots[0].shape[-1])))  # type: ignore[arg-type]
+    onehots = [part.onehot for part in parts]
+    return made(side_by_side(op, nodes, parts, dim, shape), side_by_side(op, nodes, onehots, dim, (*shape, *counts)))
 
 
 @choosing("aten.clone", "aten.detach", "aten.alias", "aten.contiguous", "aten.lift_fresh_copy")

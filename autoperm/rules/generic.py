@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from autoperm.capture.clean import ancestors
 from autoperm.rules.op import Op
 from autoperm.rules.ties import Origins, Values, covering, first, keeping, unreduced, with_reduced
 
@@ -183,14 +184,7 @@ def is_finite(values: Values, node: fx.Node) -> bool:
 
 def reads_input(values: Values, node: fx.Node) -> bool:
     """Whether a node depends on an input of the model, not on weights alone."""
-    waiting, seen = [node], {node}
-    while waiting:
-        here = waiting.pop()
-        if here.op == "placeholder" and not values.labels.is_weight(here):
-            return True
-        waiting += set(here.all_input_nodes) - seen
-        seen.update(here.all_input_nodes)
-    return False
+    return any(here.op == "placeholder" and not values.labels.is_weight(here) for here in ancestors([node]))
 
 
 def _is_bounded(divisor: Any) -> bool:

@@ -25,12 +25,16 @@ def cat(op: Op) -> View:
     dim = op.get("dim", 0) % len(shape)
     if len(parts) > 1 and len(set(op["tensors"])) == 1:  # one tensor several times: its repeats are interchangeable
         return reshaped(op, views.insert(parts[0], dim, len(parts)), shape)
+    return side_by_side(op, [node for node in op["tensors"] if node.meta["val"].numel()], parts, dim, shape)
+
+
+def side_by_side(op: Op, nodes: Sequence[fx.Node], parts: Sequence[View], dim: int, shape: Sequence[int]) -> View:
+    """Labels of nodes, or of their one-hot forms, one after the other along a dimension."""
     index, start = [], 0
     for part in parts:
         index.append(np.arange(start, start + part.shape[dim]))
         start += part.shape[dim]
-    origins = [origin(node) for node in op["tensors"] if node.meta["val"].numel()]
-    return assembled(op, shape, dim, gathered(op, dim, list(zip(origins, parts, index, strict=True))))
+    return assembled(op, shape, dim, gathered(op, dim, list(zip(map(origin, nodes), parts, index, strict=True))))
 
 
 @rule("aten.stack")

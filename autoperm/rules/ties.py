@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from autoperm.rules.op import Op
+from autoperm.rules.op import Labels, Op
 
 #: The nodes whose values are different for weights in general position; None where some may be equal.
 Origins = frozenset[fx.Node] | None
@@ -41,7 +41,7 @@ def keeping(*names: str) -> Callable[[Keeping], Keeping]:
 
 def distinct(op: Op, scores: fx.Node, dim: int, chosen: int) -> bool:
     """Whether the largest ``chosen`` of the scores along a dimension can be taken to be different from all others."""
-    seen = Values(op)
+    seen = Values(op.labels)
     if seen.origins(scores, {dim}) is not None:
         return True
     return chosen <= seen.left(scores, dim)
@@ -51,16 +51,16 @@ class Values:
     """What is known of the values in a graph.
 
     Arguments:
-        op: an op of the graph.
+        labels: where the labels and constant values of its nodes are.
         rows: whether it is rows of several entries that are to be different, as what a product reads: functions that are
             nearly flat at places, GELU for one, do not make whole rows equal.
     """
 
-    def __init__(self, op: Op, *, rows: bool = False):
-        self.labels, self.rows, self._op = op.labels, rows, op
+    def __init__(self, labels: Labels, *, rows: bool = False):
+        self.labels, self.rows = labels, rows
 
     def of_rows(self) -> Values:
-        return Values(self._op, rows=True)
+        return Values(self.labels, rows=True)
 
     def origins(self, node: Any, dims: Collection[int]) -> Origins:
         """What makes entries at different positions along some dimensions different; with no dimension, from zero."""
@@ -179,7 +179,7 @@ def _is_op(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload)
 
 
-def _is_chosen(labels: Any, index: fx.Node, dim: int, ndim: int) -> bool:
+def _is_chosen(labels: Labels, index: fx.Node, dim: int, ndim: int) -> bool:
     """Whether an index is what ``topk`` gives along a dimension: different positions."""
     if index.target is not operator.getitem or index.args[1] != 1 or not isinstance(source := index.args[0], fx.Node):
         return False

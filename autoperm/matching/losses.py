@@ -1,0 +1,36 @@
+"""The loss of a network with given tensors, for the matchers that are told one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from autoperm.batches import Pick
+from autoperm.capture.guard import untouched
+from autoperm.capture.inputs import split_inputs
+from autoperm.errors import AutopermError
+
+
+def loss_with(
+    network: nn.Module, state: Mapping[str, Tensor], batch: Any, loss: Callable[[Any, Any], Any], inputs: Pick | None
+) -> Tensor:
+    """The loss on one batch, a tensor of shape (); the network is left as it was, without what its forward keeps of the tensors.
+
+    Arguments:
+        loss: from the model's output and the batch to a tensor of one number.
+        inputs: picks from a batch what the forward takes; None for all of it.
+
+    Raises:
+        AutopermError: the loss is not a tensor of one number.
+    """
+    args, kwargs = split_inputs(batch if inputs is None else inputs(batch))
+    with untouched(network):
+        output = functional_call(network, dict(state), args, kwargs, tie_weights=False)
+    value = loss(output, batch)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise AutopermError(f"loss= must return a tensor of one number, not {what}; take the mean over the batch")
+    return value.reshape(())
