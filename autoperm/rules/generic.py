@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from autoperm.capture.clean import ancestors
+from autoperm.rules.movement import reordered
 from autoperm.rules.op import Op
 from autoperm.rules.ties import Origins, Values, covering, first, keeping, unreduced, with_reduced
 
@@ -49,15 +50,7 @@ def reshaped(values: Values, op: Op, dims: Collection[int]) -> Origins:
 
 @keeping("aten.permute", "aten.transpose", "aten.t")
 def permuted(values: Values, op: Op, dims: Collection[int]) -> Origins:
-    ndim = len(op.shape())
-    order = list(range(ndim))
-    if "dims" in op.args:
-        order = [d % ndim for d in op["dims"]]
-    elif "dim0" in op.args:
-        a, b = op["dim0"] % ndim, op["dim1"] % ndim
-        order[a], order[b] = order[b], order[a]
-    else:
-        order.reverse()
+    order = reordered(op, len(op.shape()))
     return values.origins(op["self"], {order[d] for d in dims})
 
 
@@ -98,16 +91,16 @@ def combined(values: Values, op: Op, dims: Collection[int]) -> Origins:
         return None
     if op.name.startswith("aten.div") and _is_norm(op["other"], op["self"], dims, len(op.shape())):
         return values.origins(op["self"], dims)
-    found, fixed = [], False
+    scales, found, fixed = op.name.startswith(("aten.mul", "aten.div")), [], False
     for part in (op["self"], op["other"]):
         if isinstance(part, (int, float)):
-            if not math.isfinite(part) or (part == 0 and op.name.startswith(("aten.mul", "aten.div"))):
+            if not math.isfinite(part) or (part == 0 and scales):
                 return None
             continue
         shape = part.meta["val"].shape
         more = len(op.shape()) - len(shape)
         own = {d - more for d in dims if d >= more and shape[d - more] > 1}
-        shifts = not op.name.startswith(("aten.mul", "aten.div")) and is_finite(values, part)
+        shifts = not scales and is_finite(values, part)
         if shifts and dims and not own:
             continue  # of all alike
         origins = values.origins(part, own)
