@@ -23,6 +23,7 @@ class Entry:
         inputs: makes the example inputs from the module, as for :func:`autoperm.infer`.
         meta: only trace it, on the meta device (it is far too large to run).
         counted: build it on the meta device first, to count its parameters; off for modules that are small for sure.
+        narrow: makes a smaller version of the module if there is one, for the automorphism oracle.
     """
 
     name: str
@@ -31,3 +32,4 @@ class Entry:
     inputs: Callable[[nn.Module], Any]
     meta: bool = False
     counted: bool = True
+    narrow: Callable[[], nn.Module] | None = None

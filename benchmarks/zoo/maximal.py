@@ -6,17 +6,24 @@ automorphisms. Most architectures of a zoo have a configuration that it can coun
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 
-from autoperm.capture import capture
+from autoperm.capture import Capture, capture
+from autoperm.errors import AutopermError
 from autoperm.infer import infer_captured
+from autoperm.spec import PermutationSpec
 from benchmarks.zoo.entry import Entry
 from benchmarks.zoo.measure import Report, count
+from benchmarks.zoo.shrunken import runs, shrunken
 from tests.oracle import true_order
 
 #: Larger models are left to what is known of their smaller relatives.
@@ -29,12 +36,7 @@ def compare(entry: Entry, report: Report, largest: int) -> None:
     """Report the order found and the true one; *LARGER* would be an unsound group."""
     warnings.simplefilter("ignore")
     report({"stage": "build"})
-    torch.manual_seed(0)
-    try:
-        with torch.device("meta" if entry.counted or entry.meta else "cpu"):
-            parameters = count(entry.build())
-    except Exception:  # a constructor that looks at values
-        parameters = 0
+    parameters = _parameters(entry)
     if parameters > largest:
         report({"status": "too large", "parameters": parameters})
         return
@@ -49,19 +51,59 @@ def compare(entry: Entry, report: Report, largest: int) -> None:
 
 
 def _compare(entry: Entry, report: Report) -> None:
-    torch.manual_seed(0)
-    model = entry.build().eval()
-    torch.manual_seed(1)
-    captured = capture(model, entry.inputs(model))
+    model, inputs = _model(entry)
+    captured = capture(model, inputs)
     report({"stage": "infer", "parameters": count(model)})
     spec = infer_captured(captured)
-    report({"stage": "count", "log10_order": spec.log10_order})
+    report({"stage": "shrink", "log10_order": spec.log10_order})
+    captured = _smallest(model, inputs, captured, spec)
+    report({"stage": "count"})
     start = time.perf_counter()
     true = true_order(captured)
     verdict = "whole" if spec.order == true else "LARGER" if spec.order > true else "smaller"
     # Orders have thousands of digits: the quotient says what is missing.
     missing = true // spec.order if true % spec.order == 0 and true // spec.order < 10**12 else None
     report({"status": verdict, "log10_true": _log10(true), "seconds_count": time.perf_counter() - start, "missing": missing})
+
+
+def _parameters(entry: Entry) -> int:
+    """How many parameters the smallest version has; 0 where a constructor looks at values, which the meta device has not."""
+    for build in (entry.narrow, entry.build):
+        with contextlib.suppress(Exception), torch.device("meta" if entry.counted or entry.meta else "cpu"):
+            if build is not None:
+                torch.manual_seed(0)
+                return count(build())
+    return 0
+
+
+def _model(entry: Entry) -> tuple[nn.Module, Any]:
+    """The narrow version, if there is one that runs, or the model itself; and its inputs."""
+    if entry.narrow is not None:
+        with contextlib.suppress(Exception):  # half of a width need not fit an architecture
+            found = _made(entry, entry.narrow)
+            if runs(*found):
+                return found
+    return _made(entry, entry.build)
+
+
+def _made(entry: Entry, build: Callable[[], nn.Module]) -> tuple[nn.Module, Any]:
+    torch.manual_seed(0)
+    model = build().eval()
+    torch.manual_seed(1)
+    return model, entry.inputs(model)
+
+
+def _smallest(model: nn.Module, inputs: Any, captured: Capture, spec: PermutationSpec) -> Capture:
+    """The trace on the smallest inputs with which the order is the same: fewer tokens and pixels, the same symmetries."""
+    for small in shrunken(inputs):
+        if runs(model, small):
+            try:
+                found = capture(model, small)
+                if infer_captured(found).order == spec.order:
+                    return found
+            except AutopermError:
+                continue
+    return captured
 
 
 def _log10(order: int) -> float:

@@ -68,29 +68,29 @@ STAGES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def tiny(kind: type, model_type: str = "") -> Any:
-    """A small configuration of a class.
+def tiny(kind: type, model_type: str = "", narrow: bool = False) -> Any:
+    """A small configuration of a class, with half of the widths if ``narrow``.
 
     Experts are computed in plain ops: the grouped kernel has no rule and no float64.
     """
-    config = kind(**_options(kind, model_type))
+    config = kind(**_options(kind, model_type, narrow))
     for part in (config, *(getattr(config, name, None) for name in getattr(kind, "sub_configs", None) or {})):
         if part is not None:
             part._experts_implementation = "batched_mm"
     return config
 
 
-def _options(kind: type, model_type: str = "") -> dict[str, Any]:
+def _options(kind: type, model_type: str = "", narrow: bool = False) -> dict[str, Any]:
     default = kind()
     found: dict[str, Any] = {}
     for name, value in vars(default).items():
-        small = _small(name, value)
+        small = _small(name, value, narrow)
         if small is not None:
             found[name] = small
     for name, sub in (getattr(kind, "sub_configs", None) or {}).items():
         part = getattr(default, name, None)
         if part is not None and hasattr(part, "to_dict"):
-            found[name] = _options(type(part), getattr(part, "model_type", "")) | (
+            found[name] = _options(type(part), getattr(part, "model_type", ""), narrow) | (
                 {"model_type": part.model_type} if sub.__name__ == "AutoConfig" else {}
             )
     if "use_cache" in vars(default):
@@ -111,14 +111,16 @@ def _options(kind: type, model_type: str = "") -> dict[str, Any]:
     return found | OVERRIDES.get(model_type or getattr(kind, "model_type", ""), {})
 
 
-def _small(name: str, value: Any) -> Any:
+def _small(name: str, value: Any, narrow: bool = False) -> Any:
     """A small value in place of a default, None to leave it."""
+    share = 2 if narrow else 1
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int):
         if name.endswith(("token_id", "token_index")):
             return None if value < _TOKENS[""] else next(v for k, v in _TOKENS.items() if k in name)
-        return SIZES[name] if name in SIZES and value > SIZES[name] else None
+        small = SIZES.get(name, value) // (share if SIZES.get(name) in (_WIDTH, _INNER) else 1)
+        return small if value > small else None
     if isinstance(value, list | tuple) and name in STAGES and all(isinstance(v, int) for v in value):
-        return [STAGES[name](k) for k in range(len(value))]
+        return [max(STAGES[name](k) // share, min(STAGES[name](k), 2)) for k in range(len(value))]
     return None

@@ -35,7 +35,7 @@ def entries(full: bool) -> Sequence[Entry]:
 
     transformers.logging.set_verbosity_error()
     types = sorted(modeling_auto.MODEL_MAPPING_NAMES, key=lambda t: _RANK.get(t, len(_RANK)))
-    found = [Entry(t, t, _named(t, CLASSES[t]) if t in CLASSES else _bare(t), inputs_of, counted=False) for t in types]
+    found = [Entry(t, t, _of(t, False), inputs_of, counted=False, narrow=_of(t, True)) for t in types]
     return [*found, *_with_heads(modeling_auto)] if full else found
 
 
@@ -49,26 +49,30 @@ def _with_heads(modeling_auto: Any) -> Iterator[Entry]:
                 yield Entry(f"{model_type}-{task.lower()}", model_type, _named(model_type, name), inputs_of, counted=False)
 
 
-def _bare(model_type: str) -> Callable[[], nn.Module]:
+def _of(model_type: str, narrow: bool) -> Callable[[], nn.Module]:
+    return _named(model_type, CLASSES[model_type], narrow) if model_type in CLASSES else _bare(model_type, narrow)
+
+
+def _bare(model_type: str, narrow: bool) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         from transformers import AutoModel
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
         if model_type in UNAVAILABLE:
             raise NotImplementedError(UNAVAILABLE[model_type])
-        model = AutoModel.from_config(tiny(CONFIG_MAPPING[model_type], model_type))
+        model = AutoModel.from_config(tiny(CONFIG_MAPPING[model_type], model_type, narrow))
         return WRAPPED[model_type](model) if model_type in WRAPPED else model
 
     return build
 
 
-def _named(model_type: str, name: str) -> Callable[[], nn.Module]:
+def _named(model_type: str, name: str, narrow: bool = False) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         import transformers
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
         kind = getattr(transformers, name, None) or _unexported(name, CONFIG_MAPPING[model_type])
-        return kind(_part(tiny(CONFIG_MAPPING[model_type], model_type), kind.config_class))
+        return kind(_part(tiny(CONFIG_MAPPING[model_type], model_type, narrow), kind.config_class))
 
     return build
 
