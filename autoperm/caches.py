@@ -43,14 +43,14 @@ class Cache:
 
 
 def entries(model: nn.Module, prefix: str = "") -> dict[Entry, torch.Tensor]:
-    """The tensors that modules keep in dicts of nothing but tensors, and as plain attributes."""
+    """The tensors that modules keep in dicts of nothing but tensors, in lists and tuples (the first), and as plain attributes."""
     found: dict[Entry, torch.Tensor] = {}
     for path, module, name in _places(model, prefix):
         value = module.__dict__[name]
         if isinstance(value, dict):
             found |= {(path, (key,)): tensor for key, tensor in value.items()}
         elif value is not None:
-            found[path, ()] = value
+            found[path, ()] = value if _is_plain(value) else _tensors_in(value)[0]
     return found
 
 
@@ -124,7 +124,7 @@ def copied(model: nn.Module, caches: Collection[Cache]) -> nn.Module:
         AutopermError: a module cannot be copied.
     """
     # What gradients are recorded for, deepcopy refuses to copy.
-    memo = {id(t): t.detach().clone() for t in entries(model).values() if t.requires_grad and not t.is_leaf}
+    memo = {id(t): t.detach().clone() for t in _held(model) if t.requires_grad and not t.is_leaf}
     of_path = {cache.path: cache for cache in caches}
     for path, module, name in _places(model) if caches else ():
         if path in of_path and isinstance(value := module.__dict__[name], dict):
@@ -146,16 +146,28 @@ def _emptied(value: Any, cache: Cache) -> Any:
 
 
 def _places(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, str]]:
-    """Where modules may keep tensors: attributes that are None, a tensor, or a dict of tensors, with their paths."""
+    """Where modules may keep tensors: attributes that are None, a tensor, or a list, tuple or dict of tensors, with paths."""
     for path, module in model.named_modules(prefix=prefix.rstrip(".")):
         own = (module._parameters, module._buffers, module._modules)
         for name, value in module.__dict__.items():
-            if value is None or _is_plain(value) or (_is_held(value) and not any(value is one for one in own)):
+            if value is None or _is_plain(value) or _tensors_in(value) or (_is_held(value) and all(value is not o for o in own)):
                 yield f"{path}.{name}" if path else name, module, name
+
+
+def _held(model: nn.Module) -> Iterator[torch.Tensor]:
+    """All tensors that modules keep."""
+    for _, module, name in _places(model):
+        value = module.__dict__[name]
+        yield from [value] if _is_plain(value) else value.values() if isinstance(value, dict) else _tensors_in(value)
 
 
 def _is_held(value: Any) -> bool:
     return type(value) is dict and all(map(_is_plain, value.values()))
+
+
+def _tensors_in(value: Any) -> list[torch.Tensor]:
+    """The tensors of a list or tuple."""
+    return [part for part in value if _is_plain(part)] if type(value) in (list, tuple) else []
 
 
 def _is_plain(value: Any) -> bool:

@@ -26,7 +26,9 @@ class ValueDependentWarning(UserWarning):
     """The model was traced on real values, so that the group found holds for the branches that those values took."""
 
 
-def infer(model: nn.Module, example_inputs: Any, *, on_unknown: Literal["pin", "error"] = "pin") -> PermutationSpec:
+def infer(
+    model: nn.Module, example_inputs: Any, *, on_unknown: Literal["pin", "error"] = "pin", check: bool = True
+) -> PermutationSpec:
     """Find every permutation of a model's weights that leaves its function unchanged.
 
     The model is traced once, in eval mode and without computing anything where that is possible, and is left
@@ -37,12 +39,14 @@ def infer(model: nn.Module, example_inputs: Any, *, on_unknown: Literal["pin", "
         example_inputs: a tensor, a tuple or list of positional arguments, a dict of keyword arguments, or
             ``autoperm.Inputs(*args, **kwargs)`` for both.
         on_unknown: what to do about an op without a rule: ``"pin"`` all it touches and warn, or raise an ``"error"``.
+        check: whether to run the model twice on the example inputs and compare: its trace computes the same, and the second
+            call what the first does. Nothing runs on the meta device.
 
     Returns:
         The spec: groups, order, what is pinned and why.
 
     Raises:
-        CaptureError: the model cannot be traced on the example inputs.
+        CaptureError: the model cannot be traced on the example inputs, or the trace is not what it computes.
         UnknownOpError: an op has no rule and ``on_unknown`` is ``"error"``.
         RuleError: the rule of an op fails, which is a bug; the message says where.
 
@@ -55,7 +59,7 @@ def infer(model: nn.Module, example_inputs: Any, *, on_unknown: Literal["pin", "
     """
     if on_unknown not in ("pin", "error"):
         raise AutopermError(f'on_unknown must be "pin" or "error", not {on_unknown!r}')
-    return infer_captured(capture(model, example_inputs), on_unknown=on_unknown)
+    return infer_captured(capture(model, example_inputs, check=check), on_unknown=on_unknown)
 
 
 def infer_captured(captured: Capture, *, on_unknown: Literal["pin", "error"] = "pin") -> PermutationSpec:

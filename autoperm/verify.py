@@ -12,7 +12,7 @@ from torch import nn
 from autoperm.caches import copied
 from autoperm.capture.guard import same_random_state, untouched
 from autoperm.capture.inputs import split_inputs
-from autoperm.capture.structure import leaves, map_leaves
+from autoperm.capture.structure import map_leaves, tensors
 from autoperm.errors import AutopermError, VerificationError
 from autoperm.permutation import Permutation
 from autoperm.precision import InDoubles
@@ -172,7 +172,7 @@ def _outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             f"the copy of the model does not run ({type(error).__name__}: {error}). If it only runs in its own dtype, "
             "pass dtype=None and a tolerance to match"
         ) from error
-    return {name: leaf for name, leaf in leaves(result, "output") if isinstance(leaf, torch.Tensor)}
+    return dict(tensors(result, "output"))
 
 
 def _check_telling(outputs: dict[str, torch.Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,7 +166,7 @@ def test_weights_that_hooks_compute_are_no_obstacle() -> None:
 def test_a_module_that_cannot_be_copied_is_named() -> None:
     model = built(InDict)
     spec = autoperm.infer(model, X)
-    model.held = [model.first(X)]
+    model.held = threading.Lock()
     with pytest.raises(AutopermError, match="the InDict cannot be copied .*pass its state dict"):
         spec.random(0).apply(model)
 

@@ -72,4 +72,4 @@ def test_what_is_transposed_in_the_forward_moves() -> None:
 def test_packed_layers_share_nothing() -> None:
     model = nn.LSTM(4, 3, num_layers=2)
     model.flatten_parameters()
-    assert not capture(model, X).sharing
+    assert not capture(model, X).fixed

@@ -10,16 +10,20 @@ import torch
 from torch import Tensor, fx, nn
 
 from autoperm.capture import clean
+from autoperm.capture.check import HiddenStateError, check_trace
 from autoperm.capture.failure import Attempt, cannot_trace, refused
 from autoperm.capture.guard import quiet_torch, same_random_state, same_values
 from autoperm.capture.lift import identity, other_tensors, sharing
 from autoperm.capture.program import Program
 from autoperm.capture.result import Capture
+from autoperm.capture.shell import fresh_tables
 from autoperm.capture.tracers import TRACERS, make_constant
 from autoperm.errors import CaptureError
 
 
-def capture(model: nn.Module, example_inputs: Any, *, tracers: Sequence[str] = tuple(TRACERS)) -> Capture:
+def capture(
+    model: nn.Module, example_inputs: Any, *, tracers: Sequence[str] = tuple(TRACERS), check: bool = False
+) -> Capture:
     """Trace a model to a flat graph of ATen ops, in evaluation mode, and leave it exactly as it was.
 
     Arguments:
@@ -27,6 +31,8 @@ def capture(model: nn.Module, example_inputs: Any, *, tracers: Sequence[str] = t
         example_inputs: a tensor, a tuple or list of positional arguments, a dict of keyword arguments, or
             :class:`Inputs`; nested containers are fine. Shapes and everything that is not a tensor become fixed.
         tracers: names in :data:`TRACERS`, tried in this order.
+        check: whether to compare with what the model computes on the example inputs, see
+            :func:`autoperm.capture.check.check_trace`.
 
     Returns:
         The capture.
@@ -36,10 +42,10 @@ def capture(model: nn.Module, example_inputs: Any, *, tracers: Sequence[str] = t
     """
     start = time.perf_counter()
     inner, prefix = unwrap(model)
-    with same_random_state(), same_values(inner), quiet_torch():
+    with same_random_state(), same_values(inner), fresh_tables(inner), quiet_torch():
         program = Program(inner, example_inputs, prefix)
         program.find_caches()
-        tracer, graph_module = _first_success(program, tracers)
+        tracer, graph_module = _first_success(program, tracers, check)
     return _result(program, graph_module, tracer, start)
 
 
@@ -70,13 +76,18 @@ def unwrap(model: Any) -> tuple[nn.Module, str]:
 _WRAPPERS = {"module": ("DataParallel", "DistributedDataParallel"), "_orig_mod": ("OptimizedModule",)}
 
 
-def _first_success(program: Program, tracers: Sequence[str]) -> tuple[str, fx.GraphModule]:
+def _first_success(program: Program, tracers: Sequence[str], check: bool) -> tuple[str, fx.GraphModule]:
     attempts: list[Attempt] = []
     for name in tracers:
         if name not in TRACERS:
             raise CaptureError(f"no tracer is called {name!r}; there are {', '.join(TRACERS)}")
         try:
-            return name, _trace(program, name)
+            graph_module = _trace(program, name)
+            if check:
+                check_trace(program, graph_module)
+            return name, graph_module
+        except HiddenStateError:
+            raise
         except Exception as error:
             attempts.append(Attempt(name, error, program.stack.deepest))
         if len(attempts) == 1:  # if the model cannot run at all, no tracer can help
@@ -87,17 +98,17 @@ def _first_success(program: Program, tracers: Sequence[str]) -> tuple[str, fx.Gr
 def _trace(program: Program, name: str) -> fx.GraphModule:
     """Trace and clean; once more with constants lifted if the model writes to one, which only then is functional."""
     try:
-        return _finish(TRACERS[name](program))
+        return _finish(program, TRACERS[name](program))
     except clean.WriteError:
         if program.constants_lifted:
             raise
         program.lift_constants()
-        return _finish(TRACERS[name](program))
+        return _finish(program, TRACERS[name](program))
 
 
-def _finish(graph_module: fx.GraphModule) -> fx.GraphModule:
+def _finish(program: Program, graph_module: fx.GraphModule) -> fx.GraphModule:
     graph = graph_module.graph
-    clean.drop_harmless_writes(graph)
+    program.drop_writes(graph)
     clean.check_functional(graph)
     clean.drop_empty_parts(graph)
     clean.drop_dead_code(graph)
@@ -116,8 +127,9 @@ def _result(program: Program, graph_module: fx.GraphModule, tracer: str, start: 
             states[node.name] = tuple(entry.names)
         else:
             make_constant(graph_module, node, entry.tensor)._rename(_identifier(entry.path))
+    _check_set(program, placeholders)
     inputs = dict(zip(_input_nodes(placeholders[len(lifted) :], program), program.inputs.names, strict=True))
-    _name_constants(program, graph_module, placeholders)
+    outside = _name_constants(program, graph_module, placeholders)
     changing, names = _keep_states(program, graph_module, placeholders)
     for node in graph_module.graph.nodes:
         node.meta.setdefault("val", None)
@@ -133,10 +145,28 @@ def _result(program: Program, graph_module: fx.GraphModule, tracer: str, start: 
         constants=clean.constant_values(graph_module),
         tracer=tracer,
         caches=program.caches,
-        sharing=sharing(lifted),
+        fixed=sharing(lifted) | outside,
         changing=frozenset(node.name for node in changing),
         seconds=time.perf_counter() - start,
     )
+
+
+def _check_set(program: Program, placeholders: Sequence[fx.Node]) -> None:
+    """Refuse a model that sets parameters in its forward: which it does not read there, it may read in the next one.
+
+    Raises:
+        CaptureError: naming one.
+    """
+    for entry, node in zip(program.lifted, placeholders, strict=False):
+        if entry.names and entry.names[0] in program.written and all(_is_overwritten(node, user) for user in node.users):
+            raise CaptureError(
+                f"the forward sets the parameter {entry.names[0]}, from data perhaps, as at a first call; run the model once, "
+                "model(*inputs), before you capture it"
+            )
+
+
+def _is_overwritten(node: fx.Node, user: fx.Node) -> bool:
+    return user.target is torch.ops.aten.copy.default and user.args[0] is node and user.args[1] is not node
 
 
 def _keep_states(
@@ -185,23 +215,30 @@ def _identifier(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name).strip("_")
 
 
-def _name_constants(program: Program, graph_module: fx.GraphModule, placeholders: Sequence[fx.Node]) -> None:
-    """Name constants after the attributes that hold them; a weight that a model reached by a way of its own (a list,
-    say) is no constant, and becomes its placeholder.
+def _name_constants(program: Program, graph_module: fx.GraphModule, placeholders: Sequence[fx.Node]) -> dict[str, str]:
+    """Name constants after the attributes that hold them. One of a weight's own memory becomes the weight's placeholder.
+
+    Returns:
+        Why weights have to stay that a model reached by a way that its copies do not share.
 
     Raises:
         CaptureError: it reached a piece of a weight, which would silently be taken for a constant.
     """
-    own = {identity(e.tensor): n for e, n in zip(program.lifted, placeholders, strict=False) if e.names}
-    storages = {key[0]: node for key, node in own.items() if len(key) > 1}
+    own = {identity(e.tensor): (e, n) for e, n in zip(program.lifted, placeholders, strict=False) if e.names}
+    storages = {key[0]: node for key, (_, node) in own.items() if len(key) > 1}
     paths = {identity(tensor): path for path, tensor, _ in other_tensors(program.model)}
+    unseen = "it is read by a way that copies of the model do not follow"
+    outside = {e.names[0]: unseen for e, _ in own.values() if identity(e.tensor)[0] in program.seen}
     for node in graph_module.graph.find_nodes(op="get_attr"):
         value: Any = getattr(graph_module, node.target, None)
         if not isinstance(value, Tensor):
             continue
         key = identity(value)
         if key in own:
-            node.replace_all_uses_with(own[key])
+            entry, placeholder = own[key]
+            if not any(value is held[name] for held, name in entry.slots):
+                outside[entry.names[0]] = f"{unseen}, at {_first_use(node)}"
+            node.replace_all_uses_with(placeholder)
             graph_module.graph.erase_node(node)
         elif key[0] in storages:
             raise CaptureError(
@@ -210,6 +247,7 @@ def _name_constants(program: Program, graph_module: fx.GraphModule, placeholders
             )
         elif key in paths and not value.is_meta:
             node._rename(_identifier(paths[key]))
+    return outside
 
 
 def _first_use(node: fx.Node) -> str:

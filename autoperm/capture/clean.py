@@ -49,18 +49,22 @@ def _writes(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def drop_harmless_writes(graph: fx.Graph) -> None:
-    """Erase the in-place ops that change no result."""
-    _drop_writes_to_arguments(graph)
+def drop_harmless_writes(graph: fx.Graph) -> set[str]:
+    """Erase the in-place ops that change no result; the targets of placeholders that were written to."""
+    written = _drop_writes_to_arguments(graph)
     _drop_trivial_restriding(graph)
+    return written
 
 
-def _drop_writes_to_arguments(graph: fx.Graph) -> None:
+def _drop_writes_to_arguments(graph: fx.Graph) -> set[str]:
     """Erase the final ``copy_`` back into a placeholder: the new value of an argument is no result of ours."""
+    written = set()
     for node in list(graph.nodes):
         if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
+            written.add(node.args[0].target)
             node.replace_all_uses_with(node.args[1])
             graph.erase_node(node)
+    return written
 
 
 def _drop_trivial_restriding(graph: fx.Graph) -> None:
@@ -89,8 +93,10 @@ def drop_empty_parts(graph: fx.Graph) -> None:
             node.update_arg(0, kept)
 
 
+_aten = torch.ops.aten
+
 #: Ops that hand values to Python, where the model's control flow looks at them.
-_READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default, torch.ops.aten.is_nonzero.default)
+_READS = (_aten._local_scalar_dense.default, _aten.equal.default, _aten.is_nonzero.default, _aten.allclose.default)
 
 
 def drop_dead_code(graph: fx.Graph) -> None:
@@ -98,7 +104,21 @@ def drop_dead_code(graph: fx.Graph) -> None:
 
     The graph is that of the branches that were taken; what they were decided by must stay the same.
     """
-    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or node.target in _READS)
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or _is_read(node))
+
+
+def _is_read(node: fx.Node) -> bool:
+    """Whether Python sees values: by themselves, or by how large a result is."""
+    if node.target in _READS:
+        return True
+    tags = node.target.tags if isinstance(node.target, torch._ops.OpOverload) else ()
+    return torch.Tag.dynamic_output_shape in tags and (node.target is not _aten.index.Tensor or _masks(node))
+
+
+def _masks(node: fx.Node) -> bool:
+    """Whether an index is a mask, of which as many are taken as are true."""
+    kinds = (torch.bool, torch.uint8)
+    return any(isinstance(n, fx.Node) and n.meta["val"].dtype in kinds for n in node.args[1])
 
 
 def flatten_output(graph: fx.Graph) -> None:

@@ -88,22 +88,28 @@ def quiet_torch() -> Iterator[None]:
 
 @contextmanager
 def tracing_switches(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, no fused attention fast path, nothing compiled, while inside.
+    """Evaluation mode, no gradients, no fused attention fast path, nothing compiled, while inside; as :func:`evaluating`."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with evaluating(model), torch.no_grad(), _compiled_functions_inlined():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, nothing compiled.
 
     The flags are set directly: a model's own ``train`` or ``eval`` may fold weights or do other work. To be used
     within :func:`untouched`, which puts the flags back.
     """
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        for module in model.modules():
-            module.training = False
-            if module.__dict__.get("_compiled_call_impl") is not None:
-                module._compiled_call_impl = None
-        with torch.no_grad(), _compiled_functions_inlined():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    for module in model.modules():
+        module.training = False
+        if module.__dict__.get("_compiled_call_impl") is not None:
+            module._compiled_call_impl = None
+    yield
 
 
 def _compiled_functions_inlined() -> AbstractContextManager[Any]:

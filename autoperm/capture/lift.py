@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from autoperm.errors import CaptureError
 
-Slot = tuple[dict[str, Any], str]
+Slot = tuple[Any, Any]
 
 
 @dataclass
@@ -24,7 +26,9 @@ class Lifted:
         tensor: the model's own tensor.
         names: its state-dict names; empty for a constant.
         path: for a constant, the attribute that holds it.
-        slots: the dicts and keys that hold it (``_parameters``, ``_buffers`` or ``__dict__`` of a module).
+        apart: the attribute that holds the same memory as a tensor of its own, which a copy of the model does not share.
+        slots: the dicts and keys that hold it (``_parameters``, ``_buffers`` or ``__dict__`` of a module, a dict or list of its
+            own, the ``__dict__`` of a helper).
         is_parameter: whether it is an ``nn.Parameter``.
     """
 
@@ -33,6 +37,7 @@ class Lifted:
     slots: list[Slot] = field(default_factory=list)
     is_parameter: bool = False
     path: str = ""
+    apart: str = ""
 
 
 def identity(tensor: Tensor) -> tuple[Any, ...]:
@@ -44,11 +49,11 @@ def identity(tensor: Tensor) -> tuple[Any, ...]:
         return (id(tensor),)
 
 
-def lift(model: nn.Module, prefix: str = "", constants_too: bool = False) -> list[Lifted]:
+def lift(model: nn.Module, prefix: str = "", constants_too: bool = False, deep: bool = False) -> list[Lifted]:
     """The tensors to lift: parameters and persistent buffers, tied ones once, then constants on the meta device.
 
     Constants on a real device stay in the module, where the tracer finds them with their values, unless
-    ``constants_too``.
+    ``constants_too``. With ``deep``, places inside lists, dicts and helpers count as well: ``place`` leaves them changed.
 
     Raises:
         CaptureError: a lazy parameter or buffer has no shape yet.
@@ -64,23 +69,80 @@ def lift(model: nn.Module, prefix: str = "", constants_too: bool = False) -> lis
         key = identity(tensor)
         if key in states:
             states[key].slots.append(slot)
+            states[key].apart = states[key].apart or (path if _comes_apart(states[key], tensor) else "")
         elif tensor.is_meta or constants_too:
             constants.setdefault(key, Lifted(tensor, path=path)).slots.append(slot)
+    if deep:
+        _add_held(model, {id(held[name]): entry for entry in states.values() for held, name in entry.slots})
     return [*states.values(), *constants.values()]
 
 
+def _comes_apart(entry: Lifted, other: Tensor) -> bool:
+    """Whether another tensor of an entry's memory has memory of its own in a copy of the model: copies clone parameters."""
+    return entry.is_parameter and all(other is not held[name] for held, name in entry.slots[: len(entry.names)])
+
+
+def _add_held(model: nn.Module, entries: Mapping[int, Lifted]) -> None:
+    """Add the lists, dicts and helpers that hold a lifted tensor itself, which a copy of the model then finds there too."""
+    seen: set[int] = set()
+    for module in model.modules():
+        seen |= {id(held) for held in (module._parameters, module._buffers, module._modules)}
+        waiting: list[dict[Any, Any] | list[Any]] = [module.__dict__]
+        while waiting:
+            held = waiting.pop()
+            for key, value in list(held.items() if isinstance(held, dict) else enumerate(held)):
+                if id(value) in seen or isinstance(value, nn.Module):
+                    continue
+                if id(value) in entries:
+                    if held is not module.__dict__:
+                        entries[id(value)].slots.append((held, key))
+                elif type(value) is tuple and any(id(part) in entries for part in value):
+                    for k, part in enumerate(value):
+                        if id(part) in entries:
+                            entries[id(part)].slots.append((_InTuple(held, key), k))
+                elif (inside := _inside(value)) is not None:
+                    seen |= {id(value), id(inside)}
+                    waiting.append(inside)
+
+
+@dataclass
+class _InTuple:
+    """A tuple in a place, as if its parts could be replaced."""
+
+    held: Any
+    key: Any
+
+    def __getitem__(self, k: int) -> Any:
+        return self.held[self.key][k]
+
+    def __setitem__(self, k: int, part: Any) -> None:
+        parts = list(self.held[self.key])
+        parts[k] = part
+        self.held[self.key] = tuple(parts)
+
+
+def _inside(value: Any) -> dict[Any, Any] | list[Any] | None:
+    """What a list, a dict or an object of a plain class holds."""
+    if type(value) in (list, dict, OrderedDict):
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, type | Tensor | ModuleType | FunctionType) or type(value).__module__ == "builtins":
+        return None
+    found = getattr(value, "__dict__", None)
+    return found if type(found) is dict else None
+
+
 def sharing(lifted: Sequence[Lifted]) -> dict[str, str]:
-    """Weights that are the same memory as another one in part, or in another order, such as a transposed view: the other."""
+    """Why weights have to stay of which permuting one would change another tensor, or not change it with them."""
     of_storage: dict[Any, list[Lifted]] = {}
     for entry in lifted:
         key = identity(entry.tensor)
         if entry.names and len(key) > 1:
             of_storage.setdefault(key[0], []).append(entry)
-    found: dict[str, str] = {}
+    found = {e.names[0]: f"it shares memory with {e.apart}, which copies of the model do not" for e in lifted if e.apart}
     for a, b in (pair for entries in of_storage.values() for pair in itertools.combinations(entries, 2)):
         if _overlap(a.tensor, b.tensor):
-            found.setdefault(a.names[0], b.names[0])
-            found.setdefault(b.names[0], a.names[0])
+            for one, other in ((a, b), (b, a)):
+                found.setdefault(one.names[0], f"it shares memory with {other.names[0]}, in another order or in part")
     return found
 
 

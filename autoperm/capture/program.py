@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autoperm.caches import Cache, Entry, Snapshot, computed_again, entries, take_out
-from autoperm.capture.guard import tracing_switches, untouched
+from autoperm.capture import clean
+from autoperm.capture.guard import evaluating, tracing_switches, untouched
 from autoperm.capture.inputs import FlatInputs, flatten_inputs
-from autoperm.capture.lift import Lifted, Slot, changeable, lift, place
+from autoperm.capture.lift import Lifted, Slot, changeable, identity, lift, place
 from autoperm.capture.provenance import ModuleStack, stamped
-from autoperm.capture.structure import leaves
+from autoperm.capture.shell import shell
+from autoperm.capture.structure import leaves, tensors
 from autoperm.errors import CaptureError
 
+_SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 
 
 class Program:
     """The model as ``program(*tensors)``: one tensor per lifted tensor, then one per input; a tuple of results.
 
-    A call leaves the model untouched, and names the results in ``outputs``, and in ``caches`` where it has kept tensors. The
+    It goes through a copy of the model, around the same memory. What is read of weights by ways that do not lead through the
+    copy is ``seen``.
+
+    A call leaves that untouched, and names the results in ``outputs``, and in ``caches`` where it has kept tensors. The
     results are followed by the new values of the buffers and attributes that the forward has changed (``changed``).
 
     What earlier calls have kept is computed again, once it is ``gone``: a kept function of the weights would pass for a
@@ -31,17 +38,20 @@ class Program:
     """
 
     def __init__(self, model: nn.Module, example_inputs: Any, prefix: str = "") -> None:
-        self.model = model
+        self.model = shell(model)
+        self._deep = self.model is not model
         self.inputs: FlatInputs = flatten_inputs(example_inputs)
         self.prefix = prefix
-        self.lifted: list[Lifted] = lift(model, prefix)
+        self.lifted: list[Lifted] = lift(self.model, prefix, deep=self._deep)
         self.constants_lifted = False
         self.gone: frozenset[Entry] = frozenset()
         self.caches: tuple[Cache, ...] = ()
         self.changed: list[str] = []
-        self.before = {path: where[name] for path, (where, name) in changeable(model)}
+        self.before = {path: where[name] for path, (where, name) in changeable(self.model)}
+        self.seen: set[Any] = set()
+        self.written: set[str] = set()
         self._kept: dict[Entry, Tensor] = {}
-        self.stack = ModuleStack(model)
+        self.stack = ModuleStack(self.model)
         self.outputs: list[str] = []
 
     @property
@@ -49,9 +59,14 @@ class Program:
         """Whether a weight or an input has no value."""
         return any(tensor.is_meta for tensor in self._tensors())
 
+    @property
+    def memories(self) -> frozenset[Any]:
+        """Of the weights, the first of what :func:`autoperm.capture.lift.identity` says."""
+        return frozenset(identity(entry.tensor)[0] for entry in self.lifted if entry.names)
+
     def lift_constants(self) -> None:
         """Make arguments of constants on a real device too; the tracer then no longer sees their values."""
-        self.lifted, self.constants_lifted = lift(self.model, self.prefix, constants_too=True), True
+        self.lifted, self.constants_lifted = lift(self.model, self.prefix, True, self._deep), True
 
     def _tensors(self) -> list[Tensor]:
         return [*(entry.tensor for entry in self.lifted), *self.inputs.tensors]
@@ -75,6 +90,35 @@ class Program:
             finally:
                 self._kept = entries(self.model, self.prefix)
                 self.caches = before.filled(self._kept)
+
+    def plainly(self, times: int) -> list[tuple[Tensor, ...]]:
+        """The results of calls one after the other of the model itself, not traced; buffers and inputs are copies."""
+        with untouched(self.model), evaluating(self.model), torch.no_grad():
+            take_out(self.model, self.gone, self.prefix)
+            place(self.lifted, [self._own(entry) for entry in self.lifted])
+            found = []
+            for _ in range(times):
+                torch.manual_seed(0)
+                args, kwargs = self.inputs.rebuild([_copy(tensor) for tensor in self.inputs.tensors])
+                found.append(tuple(_copy(t) for t in self._results(self.model(*args, **kwargs))))
+            return found
+
+    def _own(self, entry: Lifted) -> Tensor:
+        """A lifted tensor, or a copy of one that the forward may write to."""
+        if not entry.is_parameter:
+            return _copy(entry.tensor)
+        if entry.names[0] not in self.written:
+            return entry.tensor
+        return nn.Parameter(_copy(entry.tensor), entry.tensor.requires_grad)
+
+    def drop_writes(self, graph: fx.Graph) -> None:
+        """Erase from a trace the in-place ops that change no result, and keep in mind which parameters they write to."""
+        places = [node.target for node in graph.find_nodes(op="placeholder")]
+        self.note_written(places, clean.drop_harmless_writes(graph))
+
+    def note_written(self, places: Sequence[str], written: Collection[str]) -> None:
+        """Keep in mind the parameters whose placeholders, in order, are written to."""
+        self.written |= {e.names[0] for e, place in zip(self.lifted, places, strict=False) if e.is_parameter and place in written}
 
     def _changed(self, held: list[tuple[str, Slot, Tensor]], versions: list[int]) -> list[Tensor]:
         """What buffers and attributes hold after the forward, where it is not what they held before."""
@@ -100,7 +144,9 @@ class Program:
         self._kept = {}
 
     def _results(self, output: Any) -> tuple[Tensor, ...]:
-        results = [(name, leaf) for name, leaf in leaves(output, "output") if isinstance(leaf, Tensor)]
+        results = tensors(output, "output")
+        if symbols := [name for name, leaf in leaves(output, "output") if isinstance(leaf, _SYMBOLS)]:
+            raise CaptureError(f"{symbols[0]} is a number that depends on values, which this way of tracing does not have")
         if not results:
             raise CaptureError(
                 f"the output of {type(self.model).__name__} holds no tensor: it is a {type(output).__name__}; return "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 
+from autoperm.capture.lift import identity
 from autoperm.errors import CaptureError
 
-_READS = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__)
+_READS = (Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__dlpack__, Tensor.__repr__, Tensor.__format__)
 
 #: Python functions run entry by entry, in place: no graph can hold that, and torch reads memory that is not there.
 _LOOPS = (Tensor.apply_, Tensor.map_, Tensor.map2_)
@@ -21,13 +23,16 @@ class Reads(TorchFunctionMode):
     """While inside, such reads are known.
 
     Arguments:
+        memories: of the weights, as :func:`autoperm.capture.lift.identity` tells them apart.
+        seen: to which those are added that are read from tensors that do not stand for the weights.
         recorded: the tensors have values: each read leaves a comparison of the tensor with itself in the graph. Otherwise
-            a tensor that stands for another has none, and what memory happens to hold must not be taken for them.
+            a tensor that stands for another has none, and what memory happens to hold must not be taken for them; what a
+            weight's own holds must not be taken for a constant.
     """
 
-    def __init__(self, *, recorded: bool = False):
+    def __init__(self, memories: Collection[Any], seen: set[Any], *, recorded: bool = False):
         super().__init__()
-        self._recorded = recorded
+        self._memories, self._seen, self._recorded = memories, seen, recorded
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _LOOPS:
@@ -45,4 +50,8 @@ class Reads(TorchFunctionMode):
             tensor = torch._from_functional_tensor(tensor)
         if not self._recorded and (wrapped or isinstance(tensor, FakeTensor)):
             raise CaptureError(f"the model looks at values ({how}), which a tensor without memory does not have")
+        if (memory := identity(tensor)[0]) in self._memories:
+            if not self._recorded:
+                raise CaptureError(f"the model looks at values of a weight ({how})")
+            self._seen.add(memory)
         return tensor

@@ -29,7 +29,7 @@ class Capture:
         seconds: how long the capture took, failed attempts included.
         caches: where the forward keeps tensors on its modules that it computes.
         changing: nodes of buffers and attributes that the forward reads and changes; their new values are the last ``outputs``.
-        sharing: state-dict names of weights that share memory with another one in another order or in part -> the other.
+        fixed: state-dict names of weights that have to stay, whatever the graph says -> why.
     """
 
     graph_module: fx.GraphModule
@@ -41,7 +41,7 @@ class Capture:
     tracer: str
     seconds: float
     caches: tuple[Cache, ...] = ()
-    sharing: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
     changing: frozenset[str] = frozenset()
 
     @property

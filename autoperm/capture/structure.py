@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, Set, ValuesView
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
+
+from autoperm.errors import CaptureError
 
 Rebuild = Callable[[Sequence[Any]], Any]
 Parts = tuple[list[tuple[str, Any]], Rebuild]
@@ -20,6 +24,51 @@ def leaves(value: Any, name: str) -> list[tuple[str, Any]]:
     if parts is None:
         return [(name, value)]
     return [leaf for suffix, part in parts[0] for leaf in leaves(part, name + suffix)]
+
+
+def tensors(value: Any, name: str) -> list[tuple[str, torch.Tensor]]:
+    """All ``(name, tensor)`` of what a model returns; what is no container is looked into as well, by its attributes.
+
+    Caches of keys and values, of transformers, are passed over: they are for the same model's next call.
+
+    Raises:
+        CaptureError: there is a generator, whose items come later.
+    """
+    found: list[tuple[str, torch.Tensor]] = []
+    waiting, seen = [(name, value)], set()
+    while waiting:
+        inside: list[tuple[str, Any]] = []
+        for path, leaf in leaves(waiting[0][1], waiting[0][0]):
+            if isinstance(leaf, torch.Tensor):
+                found.append((path, leaf))
+            elif id(leaf) not in seen:
+                seen.add(id(leaf))
+                inside += [(path + suffix, part) for suffix, part in _attributes(leaf, path)]
+        waiting[:1] = inside
+    return found
+
+
+#: What holds no tensors, or is not for those who call the model.
+_CLOSED = (str, bytes, int, float, complex, type, torch.nn.Module, ModuleType, FunctionType, MethodType, BuiltinFunctionType)
+
+
+def _attributes(value: Any, name: str) -> list[tuple[str, Any]]:
+    """What an object that is no container holds."""
+    if isinstance(value, Iterator):
+        raise CaptureError(f"{name} is a {type(value).__name__}, whose items come later; return a list or a tuple")
+    if isinstance(value, Set | KeysView | ValuesView | ItemsView | deque):
+        return _numbered(value)
+    if isinstance(value, _CLOSED) or any(base.__module__ == "transformers.cache_utils" for base in type(value).__mro__):
+        return []
+    slots = [key for base in type(value).__mro__ for key in _slots(base)]
+    held = {key: getattr(value, key) for key in slots if hasattr(value, key)} | getattr(value, "__dict__", {})
+    return [(f".{key}", part) for key, part in held.items()]
+
+
+def _slots(base: type) -> tuple[str, ...]:
+    slots = base.__dict__.get("__slots__", ())
+    slots = (slots,) if isinstance(slots, str) else tuple(slots)
+    return tuple(key for key in slots if not key.startswith("__"))
 
 
 def map_leaves(function: Callable[[Any], Any], value: Any) -> Any:

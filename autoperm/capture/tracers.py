@@ -19,6 +19,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from autoperm.capture import clean
 from autoperm.capture.gradients import compositions
+from autoperm.capture.lift import identity
 from autoperm.capture.program import Program
 from autoperm.capture.provenance import Replay
 from autoperm.capture.reads import Reads
@@ -34,7 +35,7 @@ def trace_fake(program: Program) -> fx.GraphModule:
     """Run on fake tensors: no memory, no arithmetic, works on meta; refuses to look at values."""
     # No shape environment: sizes that depend on values must raise here, not become symbols.
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with Reads():
+    with Reads(program.memories, program.seen):
         return _make_fx(program, program.fake_tensors(mode), "fake")
 
 
@@ -44,10 +45,17 @@ def trace_export(program: Program) -> fx.GraphModule:
     tensors = tuple(program.fake_tensors(mode))
     # Without the outer no_grad, the inner one would become a subgraph; the warnings are torch's about torch, and where it
     # fails it prints a graph.
-    with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), Reads():
+    quiet = contextlib.redirect_stderr(io.StringIO())
+    with torch.no_grad(), warnings.catch_warnings(), quiet, Reads(program.memories, program.seen):
         warnings.simplefilter("ignore", FutureWarning)
-        exported = torch.export.export(_AsModule(program), tensors, strict=False).run_decompositions({})
-    return _decomposed(_plain_graph(exported), program)
+        exported = torch.export.export(_AsModule(program), tensors, strict=False)
+        # Values of constants may be in the graph in place of what was read from them.
+        program.seen |= program.memories & {identity(t)[0] for t in exported.constants.values() if isinstance(t, Tensor)}
+        exported = exported.run_decompositions({})
+    graph_module = _plain_graph(exported)
+    written = {s.target for s in exported.graph_signature.output_specs if s.kind is OutputKind.USER_INPUT_MUTATION}
+    program.note_written([node.target for node in graph_module.graph.find_nodes(op="placeholder")], written)
+    return _decomposed(graph_module, program)
 
 
 def _decomposed(graph_module: fx.GraphModule, program: Program) -> fx.GraphModule:
@@ -72,7 +80,7 @@ def trace_real(program: Program) -> fx.GraphModule:
     """Run on the real weights and inputs: control flow may look at values, and is fixed to what it saw."""
     if program.on_meta:
         raise CaptureError("needs values, but the model or its inputs are on the meta device")
-    with Reads(recorded=True):
+    with Reads(program.memories, program.seen, recorded=True):
         return _make_fx(program, program.real_tensors(), "real")
 
 
@@ -92,7 +100,7 @@ def _make_fx(program: Program, tensors: list[Tensor], mode: Mode) -> fx.GraphMod
             graph_module = _trace(program, tensors, mode)
         except Exception:
             raise error from None
-    clean.drop_harmless_writes(graph_module.graph)
+    program.drop_writes(graph_module.graph)
     clean.check_constants(graph_module.graph)
     if clean.has_writes(
         graph_module.graph

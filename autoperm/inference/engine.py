@@ -108,8 +108,8 @@ class Engine:
             self.states[node.name] = tensor
             if node.name in self.capture.changing:
                 self._fix(tensor, "the forward changes it, for the next call")
-            elif names[0] in self.capture.sharing:
-                self._fix(tensor, f"it shares memory with {self.capture.sharing[names[0]]}, in another order or in part")
+            elif names[0] in self.capture.fixed:
+                self._fix(tensor, self.capture.fixed[names[0]])
             elif not (value.is_floating_point() or value.is_complex()):
                 self._fix(tensor, f"{names[0]} is an integer tensor ({str(value.dtype).removeprefix('torch.')})")
         else:

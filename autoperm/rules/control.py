@@ -6,7 +6,7 @@ from autoperm.rules.op import Op
 from autoperm.rules.registry import rule
 
 
-@rule("aten._local_scalar_dense", "aten.equal", "aten.is_nonzero")
+@rule("aten._local_scalar_dense", "aten.equal", "aten.is_nonzero", "aten.allclose")
 def read(op: Op) -> None:
     """As if it were an output of the model: permuted weights then take the same branches, for any input."""
     for view in op.tensors():
