@@ -135,6 +135,12 @@ def copied(model: nn.Module, caches: Collection[Cache]) -> nn.Module:
         raise AutopermError(
             f"the {type(model).__name__} cannot be copied ({error}); pass its state dict, or a module that copy.deepcopy accepts"
         ) from error
+    old = {id(module) for module in model.modules()}
+    if shared := [path for path, module in new.named_modules() if id(module) in old]:
+        raise AutopermError(
+            f"the {type(model).__name__} cannot be copied (its copy shares the module {shared[0] or 'itself'} with it, by a "
+            "__deepcopy__ of its own); pass its state dict, or a module that copy.deepcopy copies"
+        )
     forget(new, caches)
     return new
 

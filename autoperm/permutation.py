@@ -15,7 +15,7 @@ from autoperm.errors import SpecError, StateError
 from autoperm.gathering import gather
 from autoperm.layout import Group, all_coordinates
 from autoperm.spec import PermutationSpec
-from autoperm.state import check_state, like
+from autoperm.state import check_module, check_state, like, put, tensors_of
 
 Model = TypeVar("Model", nn.Module, Mapping[str, torch.Tensor])
 
@@ -47,11 +47,12 @@ class Permutation:
 
         Raises:
             AutopermError: the module cannot be copied.
-            StateError: keys or shapes differ from the spec's; the first few differences are listed.
+            StateError: keys, shapes or ties differ from the spec's; the first few differences are listed.
         """
         if isinstance(model, nn.Module):
+            check_module(self.spec, model)
             permuted = copied(model, self.spec.caches)
-            permuted.load_state_dict(self.apply(model.state_dict()))
+            put(permuted, self._apply_state(tensors_of(model)))
             return permuted  # type: ignore[return-value]
         if not isinstance(model, Mapping):
             raise StateError(f"expected a module or a state dict, got {type(model).__name__}")

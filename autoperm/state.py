@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from autoperm.capture.lift import identity, named_states
 from autoperm.errors import StateError
 
 if TYPE_CHECKING:
@@ -30,6 +31,21 @@ def state_of(model: nn.Module | Mapping[str, torch.Tensor], what: str = "model")
     raise StateError(f"{what}: expected a module or a state dict, got {type(model).__name__}")
 
 
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters and persistent buffers of a module themselves, whatever its state dict makes of them."""
+    return {name: tensor for name, tensor, _, _ in named_states(model)}
+
+
+def put(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give parameters and persistent buffers other values, in place: their memory stays, which other attributes may share."""
+    with torch.no_grad():
+        for name, tensor, (held, key), _ in named_states(model):
+            if torch._debug_has_internal_overlap(tensor) == 1:  # expanded: an entry stands for several
+                held[key] = tensors[name].clone()
+            else:
+                tensor.detach().copy_(tensors[name])
+
+
 def like(state: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A state dict of other tensors with the module versions that ``state`` carries, which some modules insist on."""
     new = OrderedDict(tensors)
@@ -39,21 +55,57 @@ def like(state: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor])
 
 
 def check_state(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: str = "the state dict") -> None:
-    """Check that a state dict has the tensors and shapes of a spec.
+    """Check that a state dict has the tensors and shapes of a spec, and that the same ones are tied.
 
     Raises:
         StateError: it does not; the first few differences are listed.
     """
     wrong = []
+    present = {home: name for name, home in reversed(spec.aliases.items()) if name in state}
     for name, home in spec.aliases.items():
         shape = spec.layouts[home].shape
         if name not in state:
-            if not any(other in state for other, h in spec.aliases.items() if h == home):
+            if home not in present:
                 wrong.append(f"{name}: missing (the spec has shape {shape})")
+        elif not isinstance(state[name], torch.Tensor):
+            wrong.append(f"{name}: a {type(state[name]).__name__}, the spec has a tensor of shape {shape}")
         elif tuple(state[name].shape) != shape:
             wrong.append(f"{name}: shape {tuple(state[name].shape)}, the spec has {shape}")
+        elif name != present[home] and not _same(state[name], state[present[home]]):
+            wrong.append(f"{present[home]} and {name}: one tensor in the spec, with different entries here")
     if wrong:
         raise StateError(_listed(f"{what} does not fit the spec", wrong, "Infer the spec from the same architecture."))
+    _check_apart(spec, state, what)
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a is b or a.is_meta or b.is_meta or identity(a) == identity(b):
+        return True
+    return a.dtype == b.dtype and bool(torch.equal(a.detach(), b.detach().to(a.device)))
+
+
+def _check_apart(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: str) -> None:
+    """Check that what are several tensors in the spec are not one here: permuting one would permute the others."""
+    names: dict[tuple[object, ...], str] = {}
+    wrong = []
+    for name in (n for n in spec.aliases if n in state):
+        first = names.setdefault(identity(state[name]), name)
+        if spec.aliases[first] != spec.aliases[name] and state[name].numel():
+            wrong.append(f"{first} and {name}: two tensors in the spec, one here")
+    if wrong:
+        raise StateError(_listed(f"{what} does not fit the spec", wrong, "Infer the spec from the model that ties them."))
+
+
+def check_module(spec: PermutationSpec, model: nn.Module, what: str = "the model") -> None:
+    """:func:`check_state` for a module, all of whose parameters and persistent buffers the spec has to know.
+
+    Raises:
+        StateError: it does not fit; the first few differences are listed.
+    """
+    state = tensors_of(model)
+    check_state(spec, state, what)
+    if more := [f"{name}: not in the spec" for name in state if name not in spec.aliases]:
+        raise StateError(_listed(f"{what} does not fit the spec", more, "Infer the spec from the model as it is now."))
 
 
 def check_pair(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> None:
@@ -63,11 +115,19 @@ def check_pair(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> 
         StateError: they do not; the first few differences are listed.
     """
     wrong = [f"{k}: only in the first" for k in a if k not in b] + [f"{k}: only in the second" for k in b if k not in a]
-    for k in a:
+    wrong += [f"{k}: a tensor in one alone" for k in a if k in b and isinstance(a[k], torch.Tensor) != isinstance(b[k], torch.Tensor)]
+    if wrong:
+        raise StateError(_listed("the two models differ", wrong, "Both must have the same architecture."))
+    for k in _tensors(a):
         if k in b and tuple(a[k].shape) != tuple(b[k].shape):
             wrong.append(f"{k}: shape {tuple(a[k].shape)} in the first, {tuple(b[k].shape)} in the second")
     if wrong:
         raise StateError(_listed("the two models differ", wrong, "Both must have the same architecture."))
+
+
+def _tensors(state: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names of tensors: modules may keep other things in state dicts, under ``_extra_state``."""
+    return [name for name, value in state.items() if isinstance(value, torch.Tensor)]
 
 
 def check_same_kind(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> None:
@@ -77,7 +137,7 @@ def check_same_kind(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]
         StateError: they do not; the first few differences are listed.
     """
     wrong = []
-    for k in a:
+    for k in _tensors(a):
         if a[k].dtype != b[k].dtype:
             wrong.append(f"{k}: {a[k].dtype} in the first, {b[k].dtype} in the second")
         elif a[k].device != b[k].device:

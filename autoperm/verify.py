@@ -17,7 +17,7 @@ from autoperm.errors import AutopermError, VerificationError
 from autoperm.permutation import Permutation
 from autoperm.precision import InDoubles
 from autoperm.spec import PermutationSpec
-from autoperm.state import check_state, like
+from autoperm.state import check_module
 from autoperm.trained import randomize_
 
 
@@ -117,7 +117,7 @@ def verify(
     elements = [spec] if isinstance(spec, Permutation) else _elements(spec, samples, seed)
     if not isinstance(model, nn.Module):
         raise VerificationError(f"the model is a {type(model).__name__}; only a torch.nn.Module can be run")
-    check_state(elements[0].spec, model.state_dict(), "the model")
+    check_module(elements[0].spec, model)
     working = _copy(model, elements[0].spec, dtype)
     if randomize:
         randomize_(working, seed)
@@ -126,11 +126,8 @@ def verify(
     _check_telling(reference)
     _check_repeats(reference, _outputs(working, args, kwargs), tolerance)
     worst = {name: OutputError(name, 0.0, 0.0, _is_constant(value)) for name, value in reference.items()}
-    state = working.state_dict()
-    original = like(state, {k: v.clone() for k, v in state.items()})
     for element in elements:
-        working.load_state_dict(element.apply(original))
-        for name, value in _outputs(working, args, kwargs).items():
+        for name, value in _outputs(element.apply(working), args, kwargs).items():
             worst[name] = max(worst[name], _difference(name, value, reference[name]), key=lambda e: e.relative)
     return Verification(tuple(worst.values()), tolerance, len(elements))
 
@@ -149,7 +146,15 @@ def _copy(model: nn.Module, spec: PermutationSpec, dtype: torch.dtype | None) ->
         working = copied(model, spec.caches).eval()
     except AutopermError as error:
         raise VerificationError(str(error)) from error
-    return working if dtype is None else working.to(dtype)
+    if dtype is not None:
+        _convert(working, dtype)
+    return working
+
+
+def _convert(model: nn.Module, dtype: torch.dtype) -> None:
+    """As ``model.to(dtype)``, but complex tensors become complex ones of that precision."""
+    wide = torch.promote_types(dtype, torch.complex32)
+    model._apply(lambda t: t.to(wide) if t.is_complex() else t.to(dtype) if t.is_floating_point() else t)
 
 
 def _cast(leaf: Any, dtype: torch.dtype | None) -> Any:

@@ -13,7 +13,7 @@ from autoperm.capture import clean
 from autoperm.capture.check import HiddenStateError, check_trace
 from autoperm.capture.failure import Attempt, cannot_trace, refused
 from autoperm.capture.guard import quiet_torch, same_random_state, same_values
-from autoperm.capture.lift import identity, other_tensors, sharing
+from autoperm.capture.lift import identity, other_tensors, sharing, stored_otherwise
 from autoperm.capture.program import Program
 from autoperm.capture.result import Capture
 from autoperm.capture.shell import fresh_tables
@@ -145,7 +145,7 @@ def _result(program: Program, graph_module: fx.GraphModule, tracer: str, start: 
         constants=clean.constant_values(graph_module),
         tracer=tracer,
         caches=program.caches,
-        fixed=sharing(lifted) | outside,
+        fixed=sharing(lifted) | stored_otherwise(program.model, lifted, program.prefix) | outside,
         changing=frozenset(node.name for node in changing),
         seconds=time.perf_counter() - start,
     )

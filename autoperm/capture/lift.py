@@ -59,7 +59,7 @@ def lift(model: nn.Module, prefix: str = "", constants_too: bool = False, deep: 
         CaptureError: a lazy parameter or buffer has no shape yet.
     """
     states: dict[tuple[Any, ...], Lifted] = {}
-    for name, tensor, slot, is_parameter in _named_states(model, prefix):
+    for name, tensor, slot, is_parameter in named_states(model, prefix):
         entry = states.setdefault(identity(tensor), Lifted(tensor))
         entry.names.append(name)
         entry.slots.append(slot)
@@ -146,6 +146,25 @@ def sharing(lifted: Sequence[Lifted]) -> dict[str, str]:
     return found
 
 
+def stored_otherwise(model: nn.Module, lifted: Sequence[Lifted], prefix: str) -> dict[str, str]:
+    """Why weights have to stay that state dicts have in another form, such as transposed, by a hook or method of a module's."""
+    if not any(_saves_otherwise(module) for module in model.modules()):
+        return {}
+    state = model.state_dict(prefix=prefix)
+    reason = "state dicts have it in another form, by a hook or a method of a module"
+    return {
+        entry.names[0]: reason
+        for entry in lifted
+        for name in entry.names
+        if isinstance(value := state.get(name), Tensor) and identity(value) != identity(entry.tensor)
+    }
+
+
+def _saves_otherwise(module: nn.Module) -> bool:
+    methods = ("state_dict", "_save_to_state_dict")
+    return bool(module._state_dict_hooks) or any(getattr(type(module), m) is not getattr(nn.Module, m) for m in methods)
+
+
 def _overlap(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors of one storage have an entry in common; bytes are compared where their types differ."""
     (first, end), (other, other_end) = _extent(a), _extent(b)
@@ -168,7 +187,8 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
     return start * width, (start + last + 1) * width
 
 
-def _named_states(model: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor, Slot, bool]]:
+def named_states(model: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor, Slot, bool]]:
+    """Parameters and persistent buffers under each of their names, where they are held, and whether they are parameters."""
     for path, module in model.named_modules(remove_duplicate=False):
         start = prefix + path + "." if path else prefix
         for held, is_parameter in ((module._parameters, True), (module._buffers, False)):
