@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from autoperm.capture.guard import same_random_state
 from autoperm.errors import AutopermError
 
 #: Picks from a batch what the model's forward takes.
@@ -27,6 +28,17 @@ def batches(data: Iterable[Any], inputs: Pick | None = None, max_batches: int | 
     if max_batches is not None and max_batches < 1:
         raise AutopermError(f"max_batches must be at least 1, or None for all, not {max_batches}")
     return _batches(data, inputs, max_batches)
+
+
+def collected(data: Iterable[Any], inputs: Pick | None = None, max_batches: int | None = None) -> list[Any]:
+    """All of :func:`batches`; a loader that shuffles gives the same ones each time, and torch's random state stays.
+
+    Raises:
+        AutopermError: the data is not batches, or there are none.
+    """
+    with same_random_state():
+        torch.manual_seed(0)
+        return list(batches(data, inputs, max_batches))
 
 
 def _batches(data: Iterable[Any], inputs: Pick | None, max_batches: int | None) -> Iterator[Any]:

@@ -61,7 +61,7 @@ def check_state(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: 
         StateError: it does not; the first few differences are listed.
     """
     wrong = []
-    present = {home: name for name, home in reversed(spec.aliases.items()) if name in state}
+    present = {home: name for name, home in reversed(list(spec.aliases.items())) if name in state}
     for name, home in spec.aliases.items():
         shape = spec.layouts[home].shape
         if name not in state:
@@ -115,7 +115,8 @@ def check_pair(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> 
         StateError: they do not; the first few differences are listed.
     """
     wrong = [f"{k}: only in the first" for k in a if k not in b] + [f"{k}: only in the second" for k in b if k not in a]
-    wrong += [f"{k}: a tensor in one alone" for k in a if k in b and isinstance(a[k], torch.Tensor) != isinstance(b[k], torch.Tensor)]
+    mine, theirs = set(_tensors(a)), set(_tensors(b))
+    wrong += [f"{k}: a tensor in one of them alone" for k in a if k in b and (k in mine) != (k in theirs)]
     if wrong:
         raise StateError(_listed("the two models differ", wrong, "Both must have the same architecture."))
     for k in _tensors(a):

@@ -93,9 +93,9 @@ class Points:
 
 
 def combine(tensors: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """sum_k weights[k] * tensors[k], in float32 at least and rounded once; integers are the first's."""
+    """sum_k weights[k] * tensors[k], in float32 at least and rounded once; integers, and what is no tensor, are the first's."""
     first = tensors[0]
-    if not (first.is_floating_point() or first.is_complex()):
+    if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
         return first
     used = [(w, t) for w, t in zip(weights, tensors, strict=True) if w != 0.0]
     if len(used) == 1 and used[0][0] == 1.0:

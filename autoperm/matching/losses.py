@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from autoperm.batches import Pick
 from autoperm.capture.guard import untouched
-from autoperm.capture.inputs import split_inputs
+from autoperm.capture.inputs import flatten_inputs
 from autoperm.errors import AutopermError
 
 
@@ -24,12 +24,27 @@ def loss_with(
         inputs: picks from a batch what the forward takes; None for all of it.
 
     Raises:
-        AutopermError: the loss is not a tensor of one number.
+        AutopermError: the forward does not accept the batch, the loss fails on it, or is not a tensor of one number.
     """
-    args, kwargs = split_inputs(batch if inputs is None else inputs(batch))
-    with untouched(network):
-        output = functional_call(network, dict(state), args, kwargs, tie_weights=False)
-    value = loss(output, batch)
+    flat = flatten_inputs(batch if inputs is None else inputs(batch))
+    args, kwargs = flat.structure
+    try:
+        with untouched(network):
+            output = functional_call(network, dict(state), args, kwargs, tie_weights=False)
+    except Exception as error:
+        raise AutopermError(
+            f"the forward of {type(network).__name__} does not accept a batch of data= ({type(error).__name__}: {error}); shapes "
+            f"given: {flat.describe()}. Where batches hold more than the inputs, pass inputs=, such as lambda batch: batch[0]"
+        ) from error
+    try:
+        value = loss(output, batch)
+    except AutopermError:
+        raise
+    except Exception as error:
+        raise AutopermError(
+            f"loss= fails on the model's output and a batch ({type(error).__name__}: {error}); it is called as "
+            "loss(output, batch), and by default takes batches for pairs (x, labels)"
+        ) from error
     if not isinstance(value, Tensor) or value.numel() != 1:
         what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise AutopermError(f"loss= must return a tensor of one number, not {what}; take the mean over the batch")

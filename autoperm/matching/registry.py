@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoperm.capture.guard import same_random_state
 from autoperm.errors import AutopermError, StateError
 from autoperm.matching.problem import Groups, Problem, part_of
 from autoperm.permutation import Permutation
@@ -108,8 +109,16 @@ def match(
     check_same_kind(a, b)
     network = next((m for m in (template, model_a, model_b) if isinstance(m, nn.Module)), None)
     check_options(method, _MATCHERS[method], options)
-    found = _MATCHERS[method](Problem(part_of(spec, groups), a, b, network), seed=seed, **options)
+    with same_random_state(), torch.inference_mode(False), torch.enable_grad():  # whatever mode match is called in
+        torch.manual_seed(seed)  # data loaders draw from torch's own generator
+        a, b = ({name: _ordinary(value) for name, value in state.items()} for state in (a, b))
+        found = _MATCHERS[method](Problem(part_of(spec, groups), a, b, network), seed=seed, **options)
     return found if groups is None else replace(found, permutation=_of_whole(spec, found.permutation))
+
+
+def _ordinary(value: Any) -> Any:
+    """A tensor of inference mode as one that gradients can go through."""
+    return value.clone() if isinstance(value, torch.Tensor) and value.is_inference() else value
 
 
 def _of_whole(spec: PermutationSpec, part: Permutation) -> Permutation:

@@ -72,17 +72,18 @@ def search(
     end = None if time_limit is None else time.monotonic() + time_limit
     rounds = rounds if rounds is not None or end is not None else 30
     generator = torch.Generator().manual_seed(seed)
-    begin(problem, start, seed)
+    interrupted = begin(problem, start, seed)
     ascent = Ascent(problem, generator)
     history = [problem.objective]
     with running("search", total=rounds, progress=progress) as run:
         if start == "propagate":
             ascent.propagate()
             history[0] = problem.objective
-        climb(ascent, run, max_sweeps)
+        if not interrupted:
+            climb(ascent, run, max_sweeps)
         history.append(problem.objective)
         kicks, best = Kicks(problem, ascent, generator), ascent.mark()
-        while kicks.possible and not run.stopped and (rounds is None or run.done < rounds):
+        while kicks.possible and not (run.stopped or interrupted) and (rounds is None or run.done < rounds):
             if end is not None and time.monotonic() >= end:
                 break
             mark, before = ascent.mark(), problem.objective
@@ -97,17 +98,18 @@ def search(
             history.append(max(now, history[-1]))
             run.advance(history[-1])
         ascent.back_to(best)
-    return Match(problem.permutation, problem.objective, problem.distance, tuple(history), run.stopped)
+    return Match(problem.permutation, problem.objective, problem.distance, tuple(history), run.stopped or interrupted)
 
 
-def begin(problem: Problem, start: str, seed: int) -> None:
-    """Move the problem to where another matcher ends, if the start is one."""
+def begin(problem: Problem, start: str, seed: int) -> bool:
+    """Move the problem to where another matcher ends, if the start is one; whether Ctrl-C ended that."""
     if start == "frank-wolfe":
         from autoperm.matching.frank_wolfe import frank_wolfe
 
-        frank_wolfe(problem, seed=seed, progress=False)
-    elif start not in ("propagate", "identity"):
+        return frank_wolfe(problem, seed=seed, progress=False).interrupted
+    if start not in ("propagate", "identity"):
         raise AutopermError(f'start must be "propagate", "identity" or "frank-wolfe", not {start!r}')
+    return False
 
 
 def climb(ascent: Ascent, run: Run, max_sweeps: int) -> None:

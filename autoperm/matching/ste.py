@@ -173,7 +173,11 @@ class _Free:
         projected = self.projection.b
         moved = {name: projected[name] + (free - free.detach()) for name, free in self._weights.items()}
         loss = midpoint.loss(self.projection, {**projected, **moved}, batch, where)
-        if self._optimizer is not None and loss.requires_grad:
+        if self._optimizer is not None:
+            if not loss.requires_grad:
+                raise AutopermError(
+                    "the loss does not depend on the weights: loss= must be differentiable, without detach() or item()"
+                )
             self._optimizer.zero_grad()
             loss.backward()
             self._optimizer.step()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoperm.activations import Traces
-from autoperm.batches import Pick, batches
+from autoperm.batches import Pick, collected
 from autoperm.caches import forget
 from autoperm.capture import capture, split_inputs
 from autoperm.capture.guard import untouched
@@ -87,7 +87,7 @@ def repair(
     shares = _check(model, endpoints, weights)
     states = [state_of(e, f"endpoints[{k}]") for k, e in enumerate(endpoints)]
     repaired = copy.deepcopy(model).eval()
-    given = list(batches(data, inputs, max_batches))
+    given = collected(data, inputs, max_batches)
     traces = Traces(lambda batch: network(capture(repaired, batch)))
     levels = _levels([traces.of(batch) for batch in given])
     with running("repair", total=sum(map(len, levels)), progress=progress) as run:

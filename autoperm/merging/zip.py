@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoperm.batches import Pick, batches
+from autoperm.batches import Pick, collected
 from autoperm.caches import copied
 from autoperm.errors import AutopermError
 from autoperm.matching.registry import match
@@ -141,7 +141,7 @@ def zip_models(
     given = Models(models, spec, template=template)
     if given.network is None:
         raise AutopermError("zipping runs the models, but both are state dicts: pass template=, a module of their architecture")
-    samples = list(batches(data, inputs, max_batches))
+    samples = collected(data, inputs, max_batches)
     network = given.network
     part = roles(network, spec, samples[0])
     chosen = part.order if until is None else until_of(spec, part, until)
