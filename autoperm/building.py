@@ -97,7 +97,7 @@ class SpecBuilder:
         for run in runs:
             item = next(self.cells.of[tensor.id, cell][j] for cell in members if cell[j] == run)
             at.append(self.cells.partition.positions(axis, run))
-            inside.append(self._merged_positions(item, len(at[-1])))  # type: ignore[arg-type]
+            inside.append(self.solution.merged_positions(item, len(at[-1])))  # type: ignore[arg-type]
         order = np.argsort(np.concatenate(at))
         relabel = np.concatenate(inside)[order]
         leaves = [m for m in self.solution.merged_leaves(first) if self.cells.classes.size[m] > 1]  # type: ignore[arg-type]
@@ -105,18 +105,6 @@ class SpecBuilder:
         self._note_moves(name, j, leaves)
         factors = (Factor(self._id(leaf)) for leaf in leaves)
         return np.concatenate(at)[order], Factors(factors, None if is_identity(relabel) else relabel)
-
-    def _merged_positions(self, item: int, n: int) -> np.ndarray:
-        """The positions of a piece in the product of its merged leaves."""
-        relabel, refs = self.solution.describe(item)
-        position = np.arange(n) if relabel is None else relabel
-        size, inner, total = self.cells.classes.size, n, np.zeros(n, dtype=np.int64)
-        for leaf, turn in refs:
-            inner //= size[leaf]
-            digit = (position // inner) % size[leaf]
-            merged, start = self.solution.merged.get(leaf, (leaf, 0))
-            total = total * size[merged] + (digit if turn is None else turn[digit]) + start
-        return total
 
     def _factors(self, name: str, dim: int, item: int | None) -> Factors:
         """The factors of a piece; leaves of size 1 cannot move and are left out."""

@@ -8,10 +8,12 @@ occurrence in the same dimension counts; otherwise it is ambiguous, and not visi
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import networkx as nx
+import numpy as np
 
 from autoperm.inference.cells import Cells
 from autoperm.inference.classes import Product
@@ -40,6 +42,8 @@ class Dependence:
         self._narrow_all()
         if self.cells.partition.colors:
             self.merged = Merging(self.cells, self.describe, self.of).solve()
+            if self.merged and self._clash():
+                self.merged = {}
             if self.merged:
                 self._leaves.clear()
                 self._narrow_all()
@@ -57,6 +61,8 @@ class Dependence:
         for frame, _, letters in self.cells.joint:
             self._agree(frame, letters)
         self._close()
+        if self._same_parents():
+            self._close()
 
     def describe(self, item: int) -> Product:
         """A class as a product of leaves; see :meth:`Classes.describe`."""
@@ -81,6 +87,36 @@ class Dependence:
         if item is None or not any(leaf in self.merged for leaf, _ in self.describe(item)[1]):
             return piece
         return self.merged_leaves(item)
+
+    def merged_positions(self, item: int, n: int) -> np.ndarray:
+        """The positions of a piece of ``n`` in the product of its merged leaves."""
+        relabel, refs = self.describe(item)
+        position = np.arange(n) if relabel is None else relabel
+        size, inner, total = self.cells.classes.size, n, np.zeros(n, dtype=np.int64)
+        for leaf, turn in refs:
+            inner //= size[leaf]
+            digit = (position // inner) % size[leaf]
+            merged, start = self.merged.get(leaf, (leaf, 0))
+            total = total * size[merged] + (digit if turn is None else turn[digit]) + start
+        return total
+
+    def _clash(self) -> bool:
+        """Whether pieces of a dimension would hold the same positions of what is one leaf, as in views that do not fit."""
+        taken: dict[Hashable, dict[int, set[int]]] = {}
+        for tensor in self.cells.system.tensors:
+            for cell in self.cells.cells(tensor):
+                items = self.cells.of.get((tensor.id, cell), ())
+                key = tuple(self.box(item, piece) for item, piece in zip(items, cell, strict=False))
+                for j, (item, piece) in enumerate(zip(items, cell, strict=False)):
+                    if isinstance(key[j], tuple):
+                        here = taken.setdefault((tensor.id, key, j), {})
+                        if piece not in here:
+                            n = len(self.cells.partition.positions(tensor.dims[j], piece))  # type: ignore[arg-type]
+                            mine = set(self.merged_positions(item, n).tolist())  # type: ignore[arg-type]
+                            if len(mine) < n or any(mine & other for other in here.values()):
+                                return True
+                            here[piece] = mine
+        return False
 
     def label(self, items: Sequence[int | None]) -> Label:
         return tuple(self.leaves(i) for i in items if i is not None)
@@ -122,6 +158,25 @@ class Dependence:
                 if len(meant) != 1 or None in meant:
                     self.of[place[2]].discard(other)
 
+    def _same_parents(self) -> bool:
+        """Take away what two leaves that move together depend on, where each means another occurrence of it.
+
+        In the outer product of a tensor that repeats another one with itself, the repeats along either dimension are beside
+        that dimension's entries: together they depend on neither.
+        """
+        found = False
+        for label in {label for label, _ in self._seen}:
+            count = Counter(leaf for dim in label for leaf in dim)
+            twice = {leaf for leaf, n in count.items() if n > 1}
+            alone = [[leaf for leaf in dim if count[leaf] == 1 and leaf in self.of] for dim in label] if twice else []
+            for one, other in itertools.combinations(alone, 2):
+                for x, y in itertools.product(one, other):
+                    if x in self.of[y] and y in self.of[x] and twice & (self.of[x] | self.of[y]):
+                        self.of[x] -= twice
+                        self.of[y] -= twice
+                        found = True
+        return found
+
     def _close(self) -> None:
         """Drop what nothing may depend on, and keep the relation transitive."""
         classes = self.cells.classes
@@ -146,7 +201,7 @@ class Dependence:
         pinned = self.cells.classes.pinned
         size = self.cells.classes.size
         graph.add_nodes_from(leaf for leaf in self.of if leaf not in pinned and size[leaf] > 1)
-        graph.add_edges_from((m, leaf) for leaf in graph.nodes for m in self.of[leaf] if m not in pinned)
+        graph.add_edges_from((m, leaf) for leaf in list(graph) for m in self.of[leaf] if m in graph)
         condensed = nx.condensation(graph)
         order = nx.lexicographical_topological_sort(condensed, key=lambda c: min(condensed.nodes[c]["members"]))
         return [tuple(sorted(condensed.nodes[c]["members"])) for c in order]

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import torch
 
-from autoperm.matching.blocks import Block, blocks, occurs_twice
+from autoperm.matching.blocks import Block, blocks, linear_blocks, occurs_twice
 from autoperm.matching.cosine import Cosines
 from autoperm.matching.problem import Mark, Problem
 from autoperm.matching.propagate import propagate
@@ -32,7 +32,7 @@ class Ascent:
 
     def __init__(self, problem: Problem, generator: torch.Generator, *, normalize: bool = False):
         self._problem, self._generator = problem, generator
-        self.blocks = blocks(problem)
+        self.blocks = [*blocks(problem), *linear_blocks(problem)]
         self._seen: dict[Block, dict[str, int]] = {}
         self._cosines = Cosines(problem, self.blocks) if normalize else None
 
@@ -71,7 +71,7 @@ class Ascent:
         if self._seen.get(block) == versions:
             return False
         moved = self._step(block)
-        if moved and not block[1] and occurs_twice(self._problem, block[0]):
+        if moved and any(occurs_twice(self._problem, g) for g in groups):
             self._seen.pop(block, None)  # a step on a linearisation may leave more to gain, with nothing else moved
         else:
             self._seen[block] = self._problem.versions(groups)

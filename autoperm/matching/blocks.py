@@ -20,8 +20,7 @@ def blocks(problem: Problem) -> list[Block]:
     blocks, in each of which the dependents do not meet and the others are held. Dependents with dependents of their
     own or a second parent that moves are blocks by themselves.
     """
-    groups = problem.spec.groups
-    parents_of = [{problem.action.group_of[p] for p in g.parents if p in problem.action.group_of} for g in groups]
+    parents_of = _parents(problem)
     has_children = set().union(*(parents_of[d] for d in problem.matched))
     found: list[Block] = []
     taken: set[int] = set()
@@ -33,6 +32,26 @@ def blocks(problem: Problem) -> list[Block]:
             taken.update(own)
     heads = {g for g, _ in found}
     return found + [(g, ()) for g in sorted(problem.matched) if g not in taken and g not in heads]
+
+
+def linear_blocks(problem: Problem) -> list[Block]:
+    """Groups with dependents whose step is not exact, but the best to first order, or with the groups above them held.
+
+    Either occurs twice in a tensor (a residual stream under GroupNorm), or the group depends on others itself. Matched one
+    after the other, heads have nothing to go by while their dimensions are in another order, and neither have these.
+    """
+    exact, found = set(blocks(problem)), []
+    parents_of = _parents(problem)
+    for g in sorted(problem.matched):
+        own = [d for d in sorted(problem.matched) if parents_of[d] == {g} | parents_of[g] and _same_batch(problem, g, d)]
+        found += [(g, apart) for apart in _apart(problem, own) if (g, apart) not in exact]
+    return found
+
+
+def _parents(problem: Problem) -> list[set[int]]:
+    """For each group those that it depends on."""
+    group_of = problem.action.group_of
+    return [{group_of[p] for p in g.parents if p in group_of} for g in problem.spec.groups]
 
 
 def _apart(problem: Problem, dependents: list[int]) -> list[tuple[int, ...]]:

@@ -42,16 +42,23 @@ def propagate(
     while waiting:
         shares = [_share(evidence[block], known) for block in waiting]
         block = waiting.pop(max(range(len(shares)), key=shares.__getitem__))
-        inside = known | {block[0], *block[1]}
-        counts = within(problem, inside) if max(shares) > 0 else everything
+        own = {block[0], *block[1]}
+        if own <= known:
+            continue
+        inside = known | own
+        counts = _once(problem, own, inside) if max(shares) > 0 else everything
         problem.apply(step(problem, block, counts, scale)[0], always=True)
-        if max(shares) == 1 and not any(occurs_twice(problem, g) for g in (block[0], *block[1])):
-            seen[block] = problem.versions([block[0], *block[1]])
+        if max(shares) == 1 and not any(occurs_twice(problem, g) for g in own):
+            seen[block] = problem.versions(sorted(own))
         known = inside
     if value() < start:
         problem.restore(element)
         return {}
     return seen
+
+
+#: In place of a group: what a block occurs in twice is no evidence while it is not matched itself.
+_NEVER = -1
 
 
 def _others(problem: Problem, u: Unfolding) -> set[int]:
@@ -64,13 +71,23 @@ def within(problem: Problem, known: Set[int]) -> Filter:
     return lambda u: _others(problem, u) <= known
 
 
+def _once(problem: Problem, own: Set[int], known: Set[int]) -> Filter:
+    """The cells that no other groups move, and in which none of a block's own occurs twice."""
+    among = within(problem, known)
+    return lambda u: among(u) and not _is_twice(problem, u, own)
+
+
+def _is_twice(problem: Problem, u: Unfolding, own: Set[int]) -> bool:
+    return any(len(u.occurrences(problem.spec.groups[g].leaves)) > 1 for g in own)
+
+
 def _evidence(problem: Problem, block: Block) -> dict[frozenset[int], float]:
     """The shares of a block's weights by the other groups that move them."""
     own = {block[0], *block[1]}
     found: dict[frozenset[int], float] = {}
     for g in own:
         for u in problem.cells[g]:
-            key = frozenset(_others(problem, u) - own)
+            key = frozenset({_NEVER} if _is_twice(problem, u, own) else _others(problem, u) - own)
             found[key] = found.get(key, 0.0) + math.prod(u.shape)
     total = sum(found.values())
     return {key: size / total for key, size in found.items()}

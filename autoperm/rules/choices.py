@@ -179,13 +179,15 @@ def equals(op: Op) -> object | None:
     if value is None or value.ndim > choice.ndim:
         return None
     if value.numel() == 1:
-        number = int(value)
-        return selected(choice.onehot, choice.ndim, number) if 0 <= number < count and value.ndim <= choice.ndim else None
+        number = value.item()
+        fits = number in range(count) and value.ndim <= choice.ndim
+        return selected(choice.onehot, choice.ndim, int(number)) if fits else None
     if value.shape[-1] != value.numel() or choice.shape[-1] != 1:
         return None
     index = np.asarray(value.reshape(-1).cpu())
-    if index.min() < 0 or index.max() >= count:
+    if not all(number in range(count) for number in index.tolist()):
         return None
+    index = index.astype(np.int64)
     table = views.drop(choice.onehot, choice.ndim - 1)
     return picked(op, table, table.ndim - 1, index, op.shape())
 

@@ -13,19 +13,36 @@ from torch import fx
 from autoperm.capture.clean import ancestors
 from autoperm.rules.movement import reordered
 from autoperm.rules.op import Op
-from autoperm.rules.ties import Origins, Values, covering, first, keeping, unreduced, with_reduced
+from autoperm.rules.ties import MOST_CONSTANT, Origins, Values, covering, first, keeping, unreduced, with_reduced
 
 #: Of the first argument. Left out is what is flat somewhere, or so nearly that rounding makes it so: GELU, ELU.
 _ONE_TO_ONE = """
-alias clone contiguous detach lift_fresh_copy neg abs exp exp2 expm1 log log2 log10 log1p sqrt rsqrt square reciprocal sigmoid
-tanh softplus silu leaky_relu sin cos erf atan slice flip roll _prelu_kernel _softmax _log_softmax _safe_softmax softmax
-log_softmax rms_norm layer_norm
+alias clone contiguous detach lift_fresh_copy neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal sigmoid
+tanh softplus silu leaky_relu sin erf atan slice flip roll _prelu_kernel
 """
 
 
 @keeping(*(f"aten.{name}" for name in _ONE_TO_ONE.split()))
 def same(values: Values, op: Op, dims: Collection[int]) -> Origins:
     return values.origins(first(op), dims)
+
+
+@keeping("aten.abs", "aten.square", "aten.cos")
+def even(values: Values, op: Op, dims: Collection[int]) -> Origins:
+    """Of a number and its negative the same, as there are among values that were made to have a sum."""
+    return None if _balanced(op["self"]) else values.origins(op["self"], dims)
+
+
+@keeping("aten._softmax", "aten._log_softmax", "aten._safe_softmax", "aten.softmax", "aten.log_softmax")
+def in_shares(values: Values, op: Op, dims: Collection[int]) -> Origins:
+    """The share of one alone is the whole."""
+    shape = op["self"].meta["val"].shape
+    return values.origins(op["self"], dims) if shape and shape[op["dim"]] > 1 else None
+
+
+@keeping("aten.rms_norm", "aten.layer_norm")
+def normalised(values: Values, op: Op, dims: Collection[int]) -> Origins:
+    return values.origins(first(op), dims) if math.prod(op["normalized_shape"]) > MOST_CONSTANT else None
 
 
 @keeping("aten.gelu", "aten.elu", "aten.mish")
@@ -104,6 +121,8 @@ def combined(values: Values, op: Op, dims: Collection[int]) -> Origins:
         if shifts and dims and not own:
             continue  # of all alike
         origins = values.origins(part, own)
+        if scales and not own and _is_mask(values, part):
+            return None  # inputs that multiply all alike are masks
         if origins is None and shifts and not reads_input(values, part):
             fixed = True
             continue
@@ -135,6 +154,8 @@ def _is_norm(node: Any, x: fx.Node, dims: Collection[int], ndim: int) -> bool:
 @keeping("aten.pow")
 def power(values: Values, op: Op, dims: Collection[int]) -> Origins:
     exponent = op["exponent"]
+    if isinstance(exponent, (int, float)) and exponent % 2 != 1 and _balanced(op["self"]):
+        return None
     return values.origins(op["self"], dims) if isinstance(exponent, (int, float)) and exponent != 0 else None
 
 
@@ -192,7 +213,9 @@ def _is_bounded(divisor: Any) -> bool:
 
 def _balanced(node: fx.Node) -> bool:
     """Whether anything between the origins of values and a node sets them in proportion to one another."""
-    while node.op == "call_function" and node.target is not operator.getitem:
+    while node.op == "call_function":
+        if node.target is operator.getitem:  # parts of what has a sum have none
+            return str(node.args[0].target).startswith("aten.native_layer_norm")  # type: ignore[union-attr]
         name = str(node.target).split(".")[1]
         if name in ("mm", "addmm", "bmm", "baddbmm", "linear", "convolution"):
             return False
@@ -211,11 +234,13 @@ def extreme(values: Values, op: Op, dims: Collection[int]) -> Origins:
 def _apart(found: Iterable[Origins]) -> Origins:
     """All origins together, where each set is different from the others."""
     total: set[fx.Node] = set()
+    constant = 0
     for origins in found:
         if origins is None or total & origins:
             return None
+        constant += not origins
         total |= origins
-    return frozenset(total)
+    return frozenset(total) if constant < 2 else None  # two constants may hold the same numbers
 
 
 def _all(found: Iterable[Origins]) -> Origins:
@@ -228,10 +253,68 @@ def _all(found: Iterable[Origins]) -> Origins:
 
 def _product(values: Values, op: Op, dims: Collection[int], factors: Sequence[tuple[Any, dict[int, int]]]) -> Origins:
     """Arguments: factors: tensors, each with the dimensions of the result that it has, and which of its own they are."""
+    rows = values.of_rows()
     for d in dims:
-        if not any(d in own and values.of_rows().origins(x, {own[d]}) is not None for x, own in factors):
+        if not any(
+            d in own and (origins := rows.origins(x, {own[d]})) is not None and _is_free(rows, factors[1 - k][0], origins)
+            for k, (x, own) in enumerate(factors)
+        ):
             return None
     return frozenset([op.node])
+
+
+def _is_free(values: Values, other: fx.Node, origins: frozenset[fx.Node]) -> bool:
+    """Whether what different rows are multiplied with keeps them different: it is neither known nor made of the same values."""
+    if values.labels.value(other) is not None or may_vanish(values, other):
+        return False
+    others = values.origins(other, ())
+    return others is None or not others & origins
+
+
+#: Ops that keep zero what is, and ops that make zeros.
+_ZERO_STAYS = frozenset(
+    """
+view reshape _unsafe_view unsqueeze squeeze permute transpose t expand alias clone contiguous detach slice select flip roll neg
+abs tanh silu gelu elu leaky_relu square sqrt split split_with_sizes unbind _to_copy native_dropout dropout rms_norm layer_norm
+sum mean cumsum mish sin erf atan mm bmm linear div native_layer_norm mul pow
+""".split()  # noqa: SIM905
+)
+_ZERO_COMES = frozenset("relu threshold clamp clamp_min hardtanh hardswish masked_fill where scatter masked_scatter".split())  # noqa: SIM905
+_MASK_PASSES = frozenset(["view", "unsqueeze", "expand", "_to_copy", "squeeze"])
+
+
+def may_vanish(values: Values, node: Any) -> bool:
+    """Whether a row may be zero as a whole for more than a few single inputs: after a ReLU or a mask, or by a padding index."""
+    while isinstance(node, fx.Node) and node.op == "call_function":
+        if node.target is operator.getitem:
+            node = node.args[0]
+            continue
+        name, op = str(node.target).split(".")[1], Op(values.labels, node)
+        if name in _ZERO_COMES:
+            return True
+        if name == "embedding":
+            return op.get("padding_idx", -1) >= 0
+        if name == "_to_copy" and not op["self"].meta["val"].is_floating_point():
+            return values.labels.value(op["self"]) is None
+        if name in ("mul", "add", "sub") and len(node.all_input_nodes) > 1:
+            both = [_is_mask(values, part) or may_vanish(values, part) for part in node.all_input_nodes]
+            return any(both) if name == "mul" else all(both)
+        if (name in ("native_layer_norm", "layer_norm") and op.get("bias") is not None) or (name == "linear" and op.get("bias")):
+            return False
+        if name not in _ZERO_STAYS:
+            return False
+        factors = node.all_input_nodes[:2] if name in ("mm", "bmm", "linear") else node.all_input_nodes[:1]
+        if len(factors) > 1 and may_vanish(values, factors[1]):
+            return True
+        node = factors[0]
+    return False
+
+
+def _is_mask(values: Values, node: fx.Node) -> bool:
+    """Whether a factor is an input of the model, as masks are."""
+    while isinstance(node.target, torch._ops.OpOverload) and str(node.target).split(".")[1] in _MASK_PASSES:
+        node = node.all_input_nodes[0]
+    return node.op == "placeholder" and not values.labels.is_weight(node)
 
 
 @keeping("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm")
@@ -241,13 +324,23 @@ def matrix_product(values: Values, op: Op, dims: Collection[int]) -> Origins:
         first, second = "batch1", "batch2"
     ndim = len(op.shape())
     batch = {0: 0} if ndim == 3 else {}
-    return _product(values, op, dims, [(op[first], {**batch, ndim - 2: ndim - 2}), (op[second], {**batch, ndim - 1: ndim - 1})])
+    factors = [(op[first], {**batch, ndim - 2: ndim - 2}), (op[second], {**batch, ndim - 1: ndim - 1})]
+    return _product(values, op, dims, factors) or _with_bias(values, op, dims, op[first], op["self"])
 
 
 @keeping("aten.linear")
 def linear(values: Values, op: Op, dims: Collection[int]) -> Origins:
     last = len(op.shape()) - 1
-    return _product(values, op, dims, [(op["input"], {d: d for d in range(last)}), (op["weight"], {last: 0})])
+    factors = [(op["input"], {d: d for d in range(last)}), (op["weight"], {last: 0})]
+    return _product(values, op, dims, factors) or _with_bias(values, op, dims, op["input"], op.get("bias"))
+
+
+def _with_bias(values: Values, op: Op, dims: Collection[int], x: fx.Node, bias: object) -> Origins:
+    """What is the same in all rows of a product, where the data may be zero, is different by the bias."""
+    last = len(op.shape()) - 1
+    if bias is x or not isinstance(bias, fx.Node) or not set(dims) <= {last} or bias.meta["val"].ndim < 1:
+        return None
+    return None if values.origins(bias, {bias.meta["val"].ndim - 1}) is None else frozenset([op.node])
 
 
 @keeping("aten.convolution")

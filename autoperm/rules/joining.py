@@ -141,8 +141,9 @@ def assembled(op: Op, shape: Sequence[int], dim: int, parts: Sequence[tuple[View
                 system.union(axes[0], axis)  # type: ignore[arg-type]
             dims.append(axes[0])
     whole = system.tensor(shape, dims, op.node)
+    along = [(k,) for k, axis in enumerate(dims) if axis is not None]
     whole.quiet = sum(len(i) for _, i in parts) < shape[dim] or any(
-        t.quiet or (dim,) not in proj for (t, proj), _, _ in solid
+        t.quiet or any(of not in proj for of in along) for (t, proj), _, _ in solid
     )
     for (tensor, projection), _, index in solid:
         _state_part(op, whole, dim, tensor, projection, index)
@@ -209,6 +210,7 @@ def _restricted(op: Op, source: View, tensor: Tensor, where: dict[int, int], dim
         system.fix(new)
     dims = [new if k == j else a for k, a in enumerate(tensor.dims)]
     part = system.tensor([size if k == j else n for k, n in enumerate(tensor.sizes)], dims, op.node)
+    part.quiet = tensor.quiet
     statement: list[tuple[int, int | None, np.ndarray | None]] = []
     for k, a in enumerate(tensor.dims):
         if k == j:

@@ -25,11 +25,14 @@ def results(op: Op) -> list[tuple[int, ...]]:
 def decomposition(op: Op) -> object:
     """Functions of matrices, of which we know only that they work on each of a batch alone."""
     several = isinstance(op.node.meta["val"], (tuple, list))
-    matrices = [(v, expand_term("... _ _", v.ndim)) for v in op.tensors() if v.ndim >= 2]
+    matrices, lead = [], max((v for v in op.tensors()), key=lambda v: v.ndim).shape[:-2]
     for view in op.tensors():
-        if view.ndim < 2:
+        vectors = view.ndim == len(lead) + 1 and view.shape[:-1] == lead  # one of a batch each: pivots, factors
+        if view.ndim < 2 or not (vectors or view.ndim == len(lead) + 2):
             op.pin(view)
-    batch = max(v.ndim for v, _ in matrices) - 2
+        else:
+            matrices.append((view, expand_term("... _" if vectors else "... _ _", view.ndim)))
+    batch = len(lead)
     names = [(f"~{batch - 1 - k}",) for k in range(batch)]
     shapes = results(op)
     specs = [tuple([*names, *[PIN] * len(shape)][: len(shape)]) for shape in shapes]
@@ -45,7 +48,7 @@ def solve(op: Op) -> object:
     matrix, right = op.view(a), op.view(b)
     if several:
         op.only(0)
-    if right.ndim == matrix.ndim - 1:
+    if several and (right.ndim == 1 or matrix.shape[:-1] == right.shape):
         equation = "... _ _, ... _ -> ... _"
     else:
         equation = "... _ _, ... _ k -> ... _ k" if op["left"] else "... _ _, ... k _ -> ... k _"

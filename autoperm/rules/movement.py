@@ -46,6 +46,9 @@ def _flatten(op: Op, view: View, common: Sequence[int]) -> View:
 def view(op: Op) -> View:
     source = op.view("self")
     if op.name == "aten.view.dtype":
+        if source.shape != op.shape():
+            op.pin(source, "its numbers are read as those of a type of another width")
+            return op.pinned(op.shape())
         return source
     return reshaped(op, source, op.shape())
 
@@ -225,6 +228,8 @@ def rot90(op: Op) -> View:
 def unfold(op: Op) -> View:
     """Windows of a dimension: a view where they are disjoint, else nothing moves along it."""
     source = op.view("self")
+    if not source.ndim:
+        return op.pinned(op.shape())
     dim = op["dimension"] % source.ndim
     found = views.window(source, dim, op["size"], op["step"])
     if found is not None:

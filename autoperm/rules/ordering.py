@@ -8,6 +8,7 @@ from autoperm.rules import choices, ties
 from autoperm.rules.op import Op, dims_of, letters
 from autoperm.rules.pointwise import merge
 from autoperm.rules.registry import rule
+from autoperm.rules.unordered import in_any_order
 
 
 @rule("aten.sort", "aten.topk", "aten.msort")
@@ -15,6 +16,10 @@ def sort(op: Op) -> object:
     """The values do not depend on the order of the input; their own order is fixed. Where they came from is a choice."""
     view = op.view("self")
     dims = dims_of(op.get("dim", 0), view.ndim)
+    if 0 in op.shape():
+        return [op.pinned(op.shape())] * 2
+    if not op.get("sorted", True) and not in_any_order(op.labels, op.node, dims[0]):
+        op.pin(view, f"the order of what {op.name} gives is not said", dims)
     if not isinstance(op.node.meta["val"], (tuple, list)):
         return _ranked(op, view, dims)[0]
     if not op.uses(1) or not view.ndim:
@@ -43,7 +48,9 @@ def _chosen(op: Op, view: View, dims: list[int]) -> tuple[View, View]:
     chosen = names[dim] if sure else PIN
     spec, out = ((*names[:dim], name, *names[dim + 1 :]) for name in (chosen, PIN))
     shapes = [op.shape(), (*op.shape(), view.shape[dim])]
-    values, onehot = op.state([(view, spec)], [out, (*out, chosen)], shapes, reason=reason)
+    # Each entry of the one-hot form depends on all scores, also where only some of its positions are read.
+    rest = tuple(name for k, name in enumerate(spec) if k != dim)
+    values, onehot = op.state([(view, spec)], [out, (*out, chosen)], shapes, [rest], reason=reason)
     return values, choices.made(values, onehot)
 
 

@@ -97,6 +97,8 @@ def stated(op: Op, terms: Sequence[tuple[Picked | View, Spec]], result: Spec, sh
     A letter that is summed may not be one on which the choice depends.
     """
     picks = [(term, spec) for term, spec in terms if isinstance(term, Picked)]
+    if any(not isinstance(term, Picked) and type(term) is not View for term, _ in terms):
+        return None  # a number that says which is chosen is not what is looked up by it
     source = picks[0][0].onehot
     where = _places(*picks[0])
     for pick, spec in picks:

@@ -62,7 +62,9 @@ def _where(op: Op, view: View, dims: list[int], result: int = 0) -> View:
     spec = (*names[:dim], chosen, *names[dim + 1 :])
     out = tuple(PIN if k == dim else name for k, name in enumerate(spec) if op["keepdim"] or k != dim)
     shapes = [op.shape(result), (*op.shape(result), view.shape[dim])]
-    return choices.made(*op.state([(view, spec)], [out, (*out, chosen)], shapes, reason=reason))
+    # Each entry of the one-hot form depends on all values, also where only some of its positions are read.
+    rest = tuple(name for k, name in enumerate(spec) if k != dim)
+    return choices.made(*op.state([(view, spec)], [out, (*out, chosen)], shapes, [rest], reason=reason))
 
 
 @rule("aten._is_all_true", "aten._is_any_true")

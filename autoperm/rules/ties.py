@@ -47,6 +47,10 @@ def distinct(op: Op, scores: fx.Node, dim: int, chosen: int) -> bool:
     return chosen <= seen.left(scores, dim)
 
 
+#: Of as many entries, what a layer norm gives are known numbers: of one 0, of two 1 and -1.
+MOST_CONSTANT = 2
+
+
 class Values:
     """What is known of the values in a graph.
 
@@ -94,6 +98,8 @@ class Values:
         name = op.name.rpartition(".")[0] if not op.name.endswith(".dim") else op.name
         if name in ("aten.topk", "aten.sort", "aten.max.dim", "aten.min.dim") and which == 0:
             return self.origins(op["self"], with_reduced(op["self"], dims, [op["dim"]], op.get("keepdim", True)))
+        if name == "aten.native_layer_norm" and math.prod(op["normalized_shape"]) <= MOST_CONSTANT:
+            return None
         if name in ("aten.native_layer_norm", "aten.log_sigmoid_forward", "aten.split", "aten.split_with_sizes"):
             return self.origins(first(op), dims) if which == 0 or "split" in name else None
         if name == "aten.unbind":
@@ -148,8 +154,10 @@ class Values:
                 return None
             inner = self.counted(op["self"], dims)
             return None if inner is None else size - inner
-        if name in ("_to_copy", "clone", "alias", "detach", "contiguous") or (name in ("ne", "gt") and op["other"] == 0):
+        if name in ("_to_copy", "clone", "alias", "detach", "contiguous") or (name == "ne" and op["other"] == 0):
             return self.counted(op["self"], dims)
+        if name == "gt" and op["other"] == 0:
+            return self.counted(op["self"], dims) if self._never_negative(op["self"]) else None
         if name == "expand":
             x = op["self"].meta["val"].shape
             inside = {d - (len(shape) - len(x)) for d in dims}
@@ -161,6 +169,16 @@ class Values:
             exact = math.prod(op["self"].meta["val"].shape[d] for d in before) == size
             return self.counted(op["self"], before) if exact else None
         return self._scattered(op, dims) if name == "scatter" else None
+
+    def _never_negative(self, node: fx.Node) -> bool:
+        """Whether a mask of numbers has none below zero."""
+        while _is_op(node) and (name := str(node.target).split(".")[1]) != "scatter":
+            if name not in ("_to_copy", "clone", "alias", "detach", "contiguous", "expand", "view", "reshape", "_unsafe_view",
+                            "unsqueeze", "squeeze"):  # fmt: skip
+                return False
+            node = node.all_input_nodes[0]
+        value = Op(self.labels, node).get("value") if _is_op(node) else None
+        return isinstance(value, (int, float)) and value > 0
 
     def _scattered(self, op: Op, dims: Collection[int]) -> int | None:
         """Ones written into zeros at the positions that ``topk`` gives: each row has as many as were chosen."""

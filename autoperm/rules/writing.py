@@ -62,9 +62,12 @@ def diagonal_scatter(op: Op) -> View:
     a, b = op["dim1"] % base.ndim, op["dim2"] % base.ndim
     names = letters(base.ndim)
     square = base.shape[a] == base.shape[b] and not op["offset"]
+    if not square:
+        names[a] = names[b] = PIN
+    whole = op.state([(base, tuple(names))], [tuple(names)], [base.shape], reason=WHY)[0]
     names[a] = names[b] = ("d",) if square else PIN
     of_part = (*(name for k, name in enumerate(names) if k not in (a, b)), names[a])
-    return op.state([(base, tuple(names)), (part, of_part)], [tuple(names)], [base.shape], reason=WHY)[0]
+    return op.state([(whole, tuple(names)), (part, of_part)], [tuple(names)], [base.shape], reason=WHY)[0]
 
 
 @rule("aten.fill")
@@ -104,7 +107,9 @@ def index_write(op: Op) -> View:
     base, part = op.view("self"), op.optional("source")
     dim = op["dim"] % max(base.ndim, 1)
     known = op.value("index")
-    if known is not None and base.ndim and "reduce" not in op.name:
+    if not base.ndim:
+        return nothing_moves(op)
+    if known is not None and "reduce" not in op.name:
         index = np.asarray(known.reshape(-1).cpu()) % base.shape[dim]
         if len(set(index.tolist())) == len(index):
             shape = (*base.shape[:dim], len(index), *base.shape[dim + 1 :])
