@@ -42,7 +42,7 @@ def capture(
     """
     start = time.perf_counter()
     inner, prefix = unwrap(model)
-    with same_random_state(), same_values(inner), fresh_tables(inner), quiet_torch():
+    with same_random_state(), same_values(inner), quiet_torch():
         program = Program(inner, example_inputs, prefix)
         program.find_caches()
         tracer, graph_module = _first_success(program, tracers, check)
@@ -82,7 +82,8 @@ def _first_success(program: Program, tracers: Sequence[str], check: bool) -> tup
         if name not in TRACERS:
             raise CaptureError(f"no tracer is called {name!r}; there are {', '.join(TRACERS)}")
         try:
-            graph_module = _trace(program, name)
+            with fresh_tables(program.model):
+                graph_module = _trace(program, name)
             if check:
                 check_trace(program, graph_module)
             return name, graph_module

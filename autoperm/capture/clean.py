@@ -111,14 +111,18 @@ def _is_read(node: fx.Node) -> bool:
     """Whether Python sees values: by themselves, or by how large a result is."""
     if node.target in _READS:
         return True
+    return bool(sized_by(node))
+
+
+def sized_by(node: fx.Node) -> list[fx.Node]:
+    """The operands whose values decide how large a result is: of an index the masks, of which as many are taken as are true."""
     tags = node.target.tags if isinstance(node.target, torch._ops.OpOverload) else ()
-    return torch.Tag.dynamic_output_shape in tags and (node.target is not _aten.index.Tensor or _masks(node))
-
-
-def _masks(node: fx.Node) -> bool:
-    """Whether an index is a mask, of which as many are taken as are true."""
-    kinds = (torch.bool, torch.uint8)
-    return any(isinstance(n, fx.Node) and n.meta["val"].dtype in kinds for n in node.args[1])
+    if torch.Tag.dynamic_output_shape not in tags:
+        return []
+    if node.target is not _aten.index.Tensor:
+        return node.all_input_nodes
+    masks = (torch.bool, torch.uint8)
+    return [n for n in node.args[1] if isinstance(n, fx.Node) and n.meta["val"].dtype in masks]  # type: ignore[union-attr]
 
 
 def flatten_output(graph: fx.Graph) -> None:

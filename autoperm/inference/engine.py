@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from autoperm.capture import Capture
+from autoperm.capture.clean import sized_by
 from autoperm.errors import AutopermError, RuleError
 from autoperm.inference import views
 from autoperm.inference.constants import Constants
@@ -140,6 +141,8 @@ class Engine:
             return results[node.args[1]] if isinstance(results, (tuple, list)) else None
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor) and not value.numel():  # no entries: nothing to tie or to move
+            for source in sized_by(node):
+                pin_view(self.system, self.view(source), "how many there are is seen by Python", node, final=True)
             return views.identity(self.system.tensor(tuple(value.shape), [None] * value.ndim, node))
         found = find_rule(node.target)
         if found is None:

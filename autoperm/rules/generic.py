@@ -14,6 +14,7 @@ from autoperm.capture.clean import ancestors
 from autoperm.rules.movement import reordered
 from autoperm.rules.op import Op
 from autoperm.rules.ties import MOST_CONSTANT, Origins, Values, covering, first, keeping, unreduced, with_reduced
+from autoperm.rules.vanishing import is_mask, may_vanish
 
 #: Of the first argument. Left out is what is flat somewhere, or so nearly that rounding makes it so: GELU, ELU.
 _ONE_TO_ONE = """
@@ -121,7 +122,7 @@ def combined(values: Values, op: Op, dims: Collection[int]) -> Origins:
         if shifts and dims and not own:
             continue  # of all alike
         origins = values.origins(part, own)
-        if scales and not own and _is_mask(values, part):
+        if scales and not own and is_mask(values.labels, part):
             return None  # inputs that multiply all alike are masks
         if origins is None and shifts and not reads_input(values, part):
             fixed = True
@@ -265,56 +266,10 @@ def _product(values: Values, op: Op, dims: Collection[int], factors: Sequence[tu
 
 def _is_free(values: Values, other: fx.Node, origins: frozenset[fx.Node]) -> bool:
     """Whether what different rows are multiplied with keeps them different: it is neither known nor made of the same values."""
-    if values.labels.value(other) is not None or may_vanish(values, other):
+    if values.labels.value(other) is not None or may_vanish(values.labels, other):
         return False
     others = values.origins(other, ())
     return others is None or not others & origins
-
-
-#: Ops that keep zero what is, and ops that make zeros.
-_ZERO_STAYS = frozenset(
-    """
-view reshape _unsafe_view unsqueeze squeeze permute transpose t expand alias clone contiguous detach slice select flip roll neg
-abs tanh silu gelu elu leaky_relu square sqrt split split_with_sizes unbind _to_copy native_dropout dropout rms_norm layer_norm
-sum mean cumsum mish sin erf atan mm bmm linear div native_layer_norm mul pow
-""".split()  # noqa: SIM905
-)
-_ZERO_COMES = frozenset("relu threshold clamp clamp_min hardtanh hardswish masked_fill where scatter masked_scatter".split())  # noqa: SIM905
-_MASK_PASSES = frozenset(["view", "unsqueeze", "expand", "_to_copy", "squeeze"])
-
-
-def may_vanish(values: Values, node: Any) -> bool:
-    """Whether a row may be zero as a whole for more than a few single inputs: after a ReLU or a mask, or by a padding index."""
-    while isinstance(node, fx.Node) and node.op == "call_function":
-        if node.target is operator.getitem:
-            node = node.args[0]
-            continue
-        name, op = str(node.target).split(".")[1], Op(values.labels, node)
-        if name in _ZERO_COMES:
-            return True
-        if name == "embedding":
-            return op.get("padding_idx", -1) >= 0
-        if name == "_to_copy" and not op["self"].meta["val"].is_floating_point():
-            return values.labels.value(op["self"]) is None
-        if name in ("mul", "add", "sub") and len(node.all_input_nodes) > 1:
-            both = [_is_mask(values, part) or may_vanish(values, part) for part in node.all_input_nodes]
-            return any(both) if name == "mul" else all(both)
-        if (name in ("native_layer_norm", "layer_norm") and op.get("bias") is not None) or (name == "linear" and op.get("bias")):
-            return False
-        if name not in _ZERO_STAYS:
-            return False
-        factors = node.all_input_nodes[:2] if name in ("mm", "bmm", "linear") else node.all_input_nodes[:1]
-        if len(factors) > 1 and may_vanish(values, factors[1]):
-            return True
-        node = factors[0]
-    return False
-
-
-def _is_mask(values: Values, node: fx.Node) -> bool:
-    """Whether a factor is an input of the model, as masks are."""
-    while isinstance(node.target, torch._ops.OpOverload) and str(node.target).split(".")[1] in _MASK_PASSES:
-        node = node.all_input_nodes[0]
-    return node.op == "placeholder" and not values.labels.is_weight(node)
 
 
 @keeping("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm")

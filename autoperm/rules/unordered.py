@@ -114,7 +114,7 @@ def _moved(old: Sequence[int], along: Along, new: Sequence[int], k: int) -> Alon
     return None
 
 
-@_following("_to_copy clone alias detach contiguous one_hot")
+@_following("_to_copy clone alias detach contiguous one_hot _softmax _log_softmax _safe_softmax")
 def _same(walk: _Walk, op: Op, read: dict[fx.Node, Along]) -> Along | None:
     return next(iter(read.values()))
 
