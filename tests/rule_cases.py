@@ -384,7 +384,7 @@ add("repeat_interleave_data", lambda x, y: x.repeat_interleave(y.argsort() + 1, 
     why="the oracle has no expansion")  # fmt: skip
 add("repeat_interleave_of_constant", lambda x: x.repeat_interleave(torch.tensor([2, 2, 2]), 1), (2, 3))
 add("masked_rows", lambda x, y: x[y.sum(1) > 0].sum(0), (4, 3), (4, 2), order=96, why="the oracle has no expansion")
-add("one_hot", lambda x: F.one_hot(x.argmax(1), 3), (2, 3))
+add("one_hot", lambda x: F.one_hot(x.argmax(1), 3), (2, 3), order=2, why="the input that scales all of them may be zero: all are equal then")
 add("isin", lambda x: torch.isin(x.round(), torch.tensor([0.0, 1.0], dtype=x.dtype)), (2, 3), order=720)
 add("bincount", lambda x: torch.bincount((x.abs() > 0.5).long(), minlength=4), (3,), order=6, why="the oracle has no expansion")  # fmt: skip
 
@@ -457,6 +457,7 @@ add("drawn_beside", _seeded(lambda x, y: (x + torch.rand(2, 3).to(x)) @ y), (2, 
 # -- control flow -----------------------------------------------------------------------------------------------------
 
 add("branch", lambda x: x if x.abs().sum() > 0 else -x, (2, 3))
+add("branch_all_close", lambda x: x if torch.allclose(x, x.abs()) else -x, (2, 3), order=1, why="what is compared stays")
 
 # -- where a rule could say too much ------------------------------------------------------------------------------------
 
