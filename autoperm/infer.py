@@ -31,8 +31,8 @@ def infer(
 ) -> PermutationSpec:
     """Find every permutation of a model's weights that leaves its function unchanged.
 
-    The model is traced once, in eval mode and without computing anything where that is possible, and is left
-    exactly as it was. The result holds for inputs of the example's shapes.
+    The model is traced once, in eval mode, and is left exactly as it was. The result holds for inputs of the example's
+    shapes.
 
     Arguments:
         model: any module whose forward runs on the example inputs; on the meta device too.

@@ -168,6 +168,35 @@ def test_a_generator_is_no_result() -> None:
         autoperm.infer(Net(lambda m, x: (y for y in plain(m, x))), X)
 
 
+class Batch:
+    def __init__(self, **held: Any) -> None:
+        self.held = held
+
+
+class Slotted:
+    __slots__ = ("x",)
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+@pytest.mark.parametrize(
+    "given, told",
+    [(Batch(shift=[torch.zeros(4)]), r"args\[1\] of the example inputs is a Batch that holds tensors \(held\['shift'\]\[0\]\)"),
+     (Slotted(torch.zeros(4)), r"is a Slotted that holds tensors \(x\).*make it a dataclass"),
+     (RAMP.numpy(), r"args\[1\] of the example inputs is a ndarray, whose numbers would become fixed; pass a tensor"),
+     (nn.Linear(2, 2), r"is a Linear with tensors of its own \(weight, bias\); make it a submodule"),
+     ({"a": {torch.zeros(4)}}, r"args\[1\]\['a'\] of the example inputs is a set that holds tensors")],
+)  # fmt: skip
+def test_inputs_in_objects_are_refused(given: Any, told: str) -> None:
+    class Taking(Net):
+        def forward(self, x: Tensor, other: Any) -> Any:
+            return plain(self, x)
+
+    with pytest.raises(CaptureError, match=told):
+        autoperm.infer(Taking(plain), (X, given))
+
+
 # -- branches on being traced ----------------------------------------------------------------------------------------------
 
 

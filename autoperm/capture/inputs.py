@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from torch import Tensor, nn
 
-from autoperm.capture.structure import leaves, map_leaves
+from autoperm.capture.structure import leaves, map_leaves, tensors
 from autoperm.errors import CaptureError
 
 
@@ -92,11 +92,17 @@ def flatten_inputs(example_inputs: Any) -> FlatInputs:
 
 
 def _check_leaf(name: str, leaf: Any) -> None:
-    """Refuse an opaque object with tensors inside: they would silently be taken for constants."""
-    inside = {} if isinstance(leaf, (Tensor, torch.nn.Module)) else getattr(leaf, "__dict__", {})
-    if hidden := [key for key, value in inside.items() if isinstance(value, Tensor)]:
+    """Refuse an opaque object with numbers inside: they would silently be taken for constants."""
+    if isinstance(leaf, Tensor):
+        return
+    what = f"{name} of the example inputs is a {type(leaf).__name__}"
+    if isinstance(leaf, np.ndarray):
+        raise CaptureError(f"{what}, whose numbers would become fixed; pass a tensor, torch.from_numpy(...), and wrap the model")
+    if isinstance(leaf, nn.Module) and (own := [key for key, _ in (*leaf.named_parameters(), *leaf.named_buffers())]):
+        raise CaptureError(f"{what} with tensors of its own ({', '.join(own[:5])}); make it a submodule of the model")
+    if hidden := [key.removeprefix(f"{name}.") for key, _ in tensors(leaf, name, caches=True)]:
         raise CaptureError(
-            f"{name} of the example inputs is a {type(leaf).__name__} that holds tensors ({', '.join(hidden)}) in a "
+            f"{what} that holds tensors ({', '.join(hidden[:5])}) in a "
             "way autoperm cannot see; make it a dataclass, register it with torch.utils._pytree.register_pytree_node, "
             "or wrap the model in a module that takes the tensors and builds the object"
         )

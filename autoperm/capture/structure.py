@@ -26,10 +26,10 @@ def leaves(value: Any, name: str) -> list[tuple[str, Any]]:
     return [leaf for suffix, part in parts[0] for leaf in leaves(part, name + suffix)]
 
 
-def tensors(value: Any, name: str) -> list[tuple[str, torch.Tensor]]:
+def tensors(value: Any, name: str, *, caches: bool = False) -> list[tuple[str, torch.Tensor]]:
     """All ``(name, tensor)`` of what a model returns; what is no container is looked into as well, by its attributes.
 
-    Caches of keys and values, of transformers, are passed over: they are for the same model's next call.
+    Caches of keys and values, of transformers, are passed over unless ``caches``: they are for the same model's next call.
 
     Raises:
         CaptureError: there is a generator, whose items come later.
@@ -43,7 +43,7 @@ def tensors(value: Any, name: str) -> list[tuple[str, torch.Tensor]]:
                 found.append((path, leaf))
             elif id(leaf) not in seen:
                 seen.add(id(leaf))
-                inside += [(path + suffix, part) for suffix, part in _attributes(leaf, path)]
+                inside += [(path + suffix, part) for suffix, part in _attributes(leaf, path, caches)]
         waiting[:1] = inside
     return found
 
@@ -52,17 +52,21 @@ def tensors(value: Any, name: str) -> list[tuple[str, torch.Tensor]]:
 _CLOSED = (str, bytes, int, float, complex, type, torch.nn.Module, ModuleType, FunctionType, MethodType, BuiltinFunctionType)
 
 
-def _attributes(value: Any, name: str) -> list[tuple[str, Any]]:
+def _attributes(value: Any, name: str, caches: bool) -> list[tuple[str, Any]]:
     """What an object that is no container holds."""
     if isinstance(value, Iterator):
         raise CaptureError(f"{name} is a {type(value).__name__}, whose items come later; return a list or a tuple")
     if isinstance(value, Set | KeysView | ValuesView | ItemsView | deque):
         return _numbered(value)
-    if isinstance(value, _CLOSED) or any(base.__module__ == "transformers.cache_utils" for base in type(value).__mro__):
+    if isinstance(value, _CLOSED) or (not caches and _is_cache(value)):
         return []
     slots = [key for base in type(value).__mro__ for key in _slots(base)]
     held = {key: getattr(value, key) for key in slots if hasattr(value, key)} | getattr(value, "__dict__", {})
     return [(f".{key}", part) for key, part in held.items()]
+
+
+def _is_cache(value: Any) -> bool:
+    return any(base.__module__ == "transformers.cache_utils" for base in type(value).__mro__)
 
 
 def _slots(base: type) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ from tests.oracle import true_order
 
 #: Larger models are left to what is known of their smaller relatives.
 LARGEST = 200_000
+#: Seconds to look for smaller inputs.
+SHRINKING = 20.0
 #: Statuses, best first.
 VERDICTS = ("whole", "smaller", "no expansion", "too large", "timeout", "crashed", "memory", "failed", "LARGER")
 
@@ -95,8 +97,9 @@ def _made(entry: Entry, build: Callable[[], nn.Module]) -> tuple[nn.Module, Any]
 
 def _smallest(model: nn.Module, inputs: Any, captured: Capture, spec: PermutationSpec) -> Capture:
     """The trace on the smallest inputs with which the order is the same: fewer tokens and pixels, the same symmetries."""
+    start = time.perf_counter()
     for small in shrunken(inputs):
-        if runs(model, small):
+        if time.perf_counter() - start < SHRINKING and runs(model, small):
             try:
                 found = capture(model, small)
                 if infer_captured(found).order == spec.order:

@@ -80,7 +80,7 @@ def count(model: nn.Module) -> int:
 def _examine(model: nn.Module, inputs: Any, report: Report) -> None:
     report({"stage": "trace"})
     try:
-        captured = capture(model, inputs)
+        captured = capture(model, inputs, check=True)
     except CaptureError as error:
         refused = "does not accept the example inputs" in str(error)
         report({"status": "inputs" if refused else "untraced", "note": str(error)[:1500], "peak_gib": peak()})
