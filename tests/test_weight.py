@@ -132,6 +132,11 @@ def test_weight_options_are_checked() -> None:
     a, b, spec = pair("mlp")
     for method, more, text in (
         ("weight", {"restarts": -1}, "restarts must be 0 or more, not -1"),
+        ("weight", {"restarts": 1.5}, "restarts must be a whole number, not 1.5"),
+        ("weight", {"groups": [0]}, "groups= holds a int; give names of groups"),
+        ("weight", {"seed": None}, "seed must be a whole number of at most 64 bits, not None"),
+        ("frank-wolfe", {"max_steps": -1}, "max_steps must be 0 or more, not -1"),
+        ("frank-wolfe", {"tolerance": float("nan")}, "tolerance must be a number, not nan"),
         ("weight", {"max_sweeps": -2}, "max_sweeps must be 0 or more, not -2"),
         ("search", {"rounds": -1}, "rounds must be 0 or more, not -1"),
         ("search", {"time_limit": -0.5}, "time_limit must be 0 or more, not -0.5"),

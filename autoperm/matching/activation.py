@@ -92,8 +92,6 @@ def activation_matching(
     """
     if statistic not in ("correlation", "inner"):
         raise AutopermError(f'statistic must be "correlation" or "inner", not {statistic!r}')
-    if rounds < 0:
-        raise AutopermError(f"rounds must be at least 0, not {rounds}")
     if rounds and isinstance(data, Iterator):
         raise AutopermError(
             f"{rounds} further rounds go through the data again, but an iterator is used up by one; pass a list or a data loader"

@@ -51,6 +51,8 @@ def part_of(spec: PermutationSpec, groups: Groups) -> PermutationSpec:
 
 
 def _index_of(name: str, index: Mapping[str, int]) -> int:
+    if not isinstance(name, str):
+        raise AutopermError(f"groups= holds a {type(name).__name__}; give names of groups, group.name, or a function of a group")
     if name not in index:
         near = difflib.get_close_matches(name, index, n=5, cutoff=0.0)
         raise AutopermError(f"groups= names {name!r}, which is no group of the spec; the nearest are {', '.join(near)}")

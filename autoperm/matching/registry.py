@@ -99,8 +99,9 @@ def match(
         Traceback (most recent call last):
         autoperm.errors.AutopermError: groups= chooses none of the spec's 1 groups; leave it out to match all
     """
-    if method not in _MATCHERS:
+    if not isinstance(method, str) or method not in _MATCHERS:
         raise AutopermError(f"no matcher is called {method!r}; there are {', '.join(sorted(_MATCHERS))}")
+    check_spec(spec, seed)
     a, b = state_of(model_a, "model_a"), state_of(model_b, "model_b")
     check_pair(a, b)
     check_state(spec, a, "model_a")
@@ -141,6 +142,41 @@ def check_options(method: str, function: Callable[..., Any], options: Mapping[st
         raise AutopermError(f"method {method!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}")
     if missing := [name for name in needed if name not in options]:
         raise AutopermError(f"method {method!r} needs {', '.join(f'{name}=' for name in missing)}")
+    for p in takes:
+        if p.name in options:
+            _check_number(p.name, str(p.annotation), options[p.name])
+
+
+#: Options that are numbers of 0 or more.
+_NOT_NEGATIVE = frozenset(["max_sweeps", "max_steps", "restarts", "rounds", "time_limit", "tolerance"])
+
+
+def _check_number(name: str, annotation: str, value: Any) -> None:
+    """Refuse what is not a number where one is asked for, and numbers below zero where these make no sense.
+
+    Raises:
+        AutopermError: the option, and what it was given.
+    """
+    kinds = annotation.split(" | ")
+    if not {"int", "float"} & set(kinds) or (value is None and "None" in kinds) or (isinstance(value, str) and "str" in kinds):
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole or ("float" in kinds and isinstance(value, float))) or value != value:
+        raise AutopermError(f"{name} must be a {'number' if 'float' in kinds else 'whole number'}, not {value!r}")
+    if name in _NOT_NEGATIVE and value < 0:
+        raise AutopermError(f"{name} must be 0 or more, not {value}")
+
+
+def check_spec(spec: object, seed: object = 0) -> None:
+    """Check that a spec is one, and a seed a whole number.
+
+    Raises:
+        AutopermError: one is not.
+    """
+    if not isinstance(spec, PermutationSpec):
+        raise AutopermError(f"spec is a {type(spec).__name__}; pass what autoperm.infer returns")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise AutopermError(f"seed must be a whole number of at most 64 bits, not {seed!r}")
 
 
 def check_values(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: str) -> None:

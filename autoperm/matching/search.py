@@ -66,9 +66,6 @@ def search(
         >>> autoperm.match(mlp, shuffled, spec, method="search", rounds=5).distance
         0.0
     """
-    for name, number in (("rounds", rounds), ("time_limit", time_limit)):
-        if number is not None and number < 0:
-            raise AutopermError(f"{name} must be 0 or more, not {number}")
     end = None if time_limit is None else time.monotonic() + time_limit
     rounds = rounds if rounds is not None or end is not None else 30
     generator = torch.Generator().manual_seed(seed)

@@ -62,9 +62,6 @@ def weight_matching(
     """
     if start not in ("propagate", "identity"):
         raise AutopermError(f'start must be "propagate" or "identity", not {start!r}')
-    for name, number in (("max_sweeps", max_sweeps), ("restarts", restarts)):
-        if number < 0:
-            raise AutopermError(f"{name} must be 0 or more, not {number}")
     generator = torch.Generator().manual_seed(seed)
     ascent = Ascent(problem, generator, normalize=normalize)
     if start == "propagate" and max_sweeps > 0:

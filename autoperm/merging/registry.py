@@ -10,7 +10,7 @@ from torch import nn
 
 from autoperm.errors import AutopermError
 from autoperm.matching.problem import Groups
-from autoperm.matching.registry import check_options
+from autoperm.matching.registry import check_options, check_spec
 from autoperm.merging.combine import combined, distance_between, normalised
 from autoperm.merging.models import Model, Models
 from autoperm.permutation import Permutation
@@ -127,7 +127,8 @@ def merge(
         >>> torch.equal(merged.model[0].weight, mlp[0].weight)
         True
     """
-    if method not in _MERGERS:
+    check_spec(spec, seed)
+    if not isinstance(method, str) or method not in _MERGERS:
         raise AutopermError(f"no merger is called {method!r}; there are {', '.join(sorted(_MERGERS))}")
     given = Models(models, spec, groups=groups, template=template)
     shares = normalised(weights, len(given))
