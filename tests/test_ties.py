@@ -82,6 +82,7 @@ DIFFERENT: dict[str, tuple[Scores, int]] = {
     "in three groups, zeros": (grouped(0.0, lambda z: z.softmax(-1)), GROUPS),
     "in one group": (grouped(float("-inf"), torch.sigmoid, groups=1, kept=1), FREE),
     "distances": (lambda m, x: -torch.cdist(x, m.codes), FREE),
+    "squared distances": (lambda m, x: -(x[:, None] - m.codes).square().sum(-1), FREE),
     "distances of length one": (nearest, FREE),
     "half precision of halves": (lambda m, x: m.gate(x).float(), FREE),
 }

@@ -220,8 +220,11 @@ def _balanced(node: fx.Node) -> bool:
         name = str(node.target).split(".")[1]
         if name in ("mm", "addmm", "bmm", "baddbmm", "linear", "convolution"):
             return False
-        if "softmax" in name or "norm" in name or (name in ("add", "sub", "mul", "div") and len(node.all_input_nodes) > 1):
+        if "softmax" in name or "norm" in name:
             return True
+        if name in ("add", "sub", "mul", "div") and len(node.all_input_nodes) > 1:
+            one, other = node.all_input_nodes[:2]
+            return bool(ancestors([one]) & ancestors([other])) or _balanced(one) or _balanced(other)
         node = node.all_input_nodes[0]
     return False
 
