@@ -20,6 +20,7 @@ from autoperm.rules import (  # noqa: F401  isort: skip
     ordering,
     placing,
     pointwise,
+    products,
     random,
     recurrent,
     reduction,
