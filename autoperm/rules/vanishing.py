@@ -18,7 +18,7 @@ abs tanh silu gelu elu leaky_relu square sqrt split split_with_sizes unbind _to_
 sum mean cumsum mish sin erf atan mm linear div native_layer_norm mul pow
 """.split()  # noqa: SIM905
 )
-_ZERO_COMES = frozenset("relu threshold clamp clamp_min hardtanh hardswish masked_fill where scatter masked_scatter".split())  # noqa: SIM905
+_ZERO_COMES = frozenset("relu threshold clamp clamp_min hardtanh hardswish masked_fill where scatter".split())  # noqa: SIM905
 _MASK_PASSES = frozenset(["view", "unsqueeze", "expand", "_to_copy", "squeeze"])
 
 
@@ -43,6 +43,8 @@ def _may_vanish(labels: Labels, node: Any, known: dict[fx.Node, bool]) -> bool:
         name, op = str(node.target).split(".")[1], Op(labels, node)
         if name in _ZERO_COMES:
             return True
+        if name == "masked_scatter":  # rows of either
+            return any(may_vanish(labels, op[part], known) for part in ("self", "source"))
         if name == "embedding":
             return op.get("padding_idx", -1) >= 0
         if name == "_to_copy" and not op["self"].meta["val"].is_floating_point():
