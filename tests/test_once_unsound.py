@@ -152,11 +152,22 @@ def test_programs(name: str) -> None:
                 assert torch.equal(moved.get_parameter(name).flatten().sort()[0], weight.flatten().sort()[0])
 
 
+def sorted_stably(s: Any, x: Tensor) -> Tensor:
+    """Tokens in the order of their experts, as torchtitan has them."""
+    shares, experts = gate(s, x).softmax(-1).topk(2)
+    order = experts.reshape(-1).argsort(stable=True)
+    chosen, tokens = experts.reshape(-1)[order], order // 2
+    hidden = torch.einsum("nd,ndh->nh", x[tokens], s.up[chosen]).tanh()
+    out = torch.einsum("nh,nhd->nd", hidden, s.down[chosen]) * shares.reshape(-1)[order][:, None]
+    return torch.zeros_like(x).index_add(0, tokens, out)
+
+
 #: Experts that move, also by a topk that does not sort.
 ROUTERS: dict[str, tuple[Callable[..., Tensor], dict[str, Any], int]] = {
     "rows summed": (lambda s, x: s.t[gate(s, x).topk(2, sorted=False)[1]].sum(1), FOUR, 24),
     "weighted rows": (lambda s, x: (lambda w, i: (w.softmax(-1)[..., None] * s.t[i]).sum(1))(*gate(s, x).topk(2, sorted=False)), FOUR, 24),
     "marked": (lambda s, x: torch.zeros(6, 4, dtype=x.dtype).scatter(1, gate(s, x).topk(2, sorted=False)[1], 1.0) @ s.t, FOUR, 24),
+    "sorted stably": (sorted_stably, {"r": (4, 4), "up": (4, 4, 3), "down": (4, 3, 4)}, 24 * 6**4),
     "one row": (lambda s, x: s.t[gate(s, x).topk(1, sorted=False)[1]][:, 0], FOUR, 24),
     "after a norm": (lambda s, x: s.t[gate(s, F.layer_norm(x @ s.a, (4,), s.g, s.c)).topk(2)[1]].sum(1),
                      {**FOUR, "a": (4, 4), "g": 4, "c": 4}, 24 * 24),

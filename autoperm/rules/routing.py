@@ -39,7 +39,7 @@ from autoperm.rules.registry import NoRule, rule
 def sort(op: Op) -> object | None:
     """Rows in the order of the numbers that they chose."""
     choice = choices.of(op, op["self"])
-    if choice is None or choice.ndim != 1 or op.name == "aten.sort.stable" or op.get("descending"):
+    if choice is None or choice.ndim != 1 or op.get("descending"):
         return None
     listing = Listing(choice)
     order = Places(listing, torch.arange(listing.size))
