@@ -242,6 +242,10 @@ def writing(m: Any, x: Tensor) -> Tensor:
     return out
 
 
+def writing_by_values(m: Any, x: Tensor) -> Tensor:
+    return writing(m, x) * (2 if x.sum() > -1e9 else 1)
+
+
 def replacing(m: Any, x: Tensor) -> Tensor:
     out = plain(m, x)
     m.first.bias = nn.Parameter(m.first.bias.detach() * 2)
@@ -250,7 +254,7 @@ def replacing(m: Any, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "build", [lambda: Recurrent(lambda s: (s,)), lambda: Recurrent(lambda s: [s]), lambda: Recurrent(lambda s: s[None]),
-              lambda: Net(counting), lambda: Net(writing), lambda: Net(replacing)]
+              lambda: Net(counting), lambda: Net(writing), lambda: Net(writing_by_values), lambda: Net(replacing)]
 )  # fmt: skip
 def test_hidden_state_is_refused(build: Callable[[], nn.Module]) -> None:
     model = build()

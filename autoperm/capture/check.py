@@ -34,7 +34,7 @@ def check_trace(program: Program, graph_module: fx.GraphModule) -> None:
         return
     try:
         first, second = program.plainly(2)
-        traced = fx.Interpreter(graph_module).run(*program.real_tensors(), enable_io_processing=False)
+        traced = fx.Interpreter(graph_module).run(*program.real_tensors(functional=True), enable_io_processing=False)
     except CaptureError:
         raise
     except Exception:

@@ -164,9 +164,10 @@ class Program:
         device = next((t.device for t in tensors if not t.is_meta), torch.device("cpu"))
         return [_fake(mode, tensor, device) for tensor in tensors]
 
-    def real_tensors(self) -> list[Tensor]:
-        """Every tensor itself, buffers and inputs copied because the model may write to them."""
-        keep = [entry.tensor.detach() if entry.is_parameter else _copy(entry.tensor) for entry in self.lifted]
+    def real_tensors(self, *, functional: bool = False) -> list[Tensor]:
+        """Every tensor copied, because the model may write to it; parameters as they are for what is ``functional``."""
+        shared = [functional and entry.is_parameter for entry in self.lifted]
+        keep = [e.tensor.detach() if own else _copy(e.tensor) for e, own in zip(self.lifted, shared, strict=True)]
         return [*keep, *(_copy(tensor) for tensor in self.inputs.tensors)]
 
 
