@@ -89,6 +89,9 @@ case("a diagonal written into repeated rows",
 case("the first of some in no order",
      lambda s, x: (s.t[gate(s, x).topk(4, sorted=False)[1]] * torch.arange(1.0, 5)[:, None]).sum(1), 1, X, r=(12, 4), t=(12, 4))
 case("values in no order", lambda s, x: gate(s, x).topk(5, sorted=False)[0], 1, X, r=(16, 4))
+case("values in no order, two at one place",
+     lambda s, x: (lambda v, i: torch.zeros(6, 8, dtype=x.dtype).scatter(1, i // 2, v) @ s.t)(*gate(s, x).topk(8, sorted=False)), 1, X,
+     r=(16, 4), t=(8, 4))
 case("householder vectors of a batch",
      lambda s, x: (torch.linalg.householder_product(s.A, s.t) * s.w[:, None, None]).sum(0) * x, 24, A=(4, 5, 3), t=(4, 3), w=4)
 case("least squares of a batch", lambda s, x: (torch.linalg.lstsq(s.A, s.y).solution * s.w[:, None]).sum(0) * x, 24, A=(4, 5, 3),

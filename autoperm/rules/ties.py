@@ -186,7 +186,7 @@ class Values:
         dim, value = op["dim"] % len(shape), op.get("value")
         if base is None or bool(base.any()) or not isinstance(value, (int, float)) or value == 0:
             return None
-        if set(dims) != ({dim} if shape[dim] > 1 else set()) or not _is_chosen(self.labels, index, dim, len(shape)):
+        if set(dims) != ({dim} if shape[dim] > 1 else set()) or not is_chosen(self.labels, index, dim, len(shape)):
             return None
         chosen = index.meta["val"].shape
         same = all(a == b for k, (a, b) in enumerate(zip(chosen, shape, strict=True)) if k != dim)
@@ -197,7 +197,7 @@ def _is_op(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload)
 
 
-def _is_chosen(labels: Labels, index: fx.Node, dim: int, ndim: int) -> bool:
+def is_chosen(labels: Labels, index: fx.Node, dim: int, ndim: int) -> bool:
     """Whether an index is what ``topk`` gives along a dimension: different positions."""
     if index.target is not operator.getitem or index.args[1] != 1 or not isinstance(source := index.args[0], fx.Node):
         return False

@@ -18,6 +18,7 @@ from torch import fx
 
 from autoperm.rules.movement import reordered
 from autoperm.rules.op import Labels, Op, dims_of
+from autoperm.rules.ties import is_chosen
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _following(names: str) -> Callable[[Follow], Follow]:
 def in_any_order(labels: Labels, topk: fx.Node, dim: int) -> bool:
     """Whether the outputs of the graph are the same in whatever order a topk gives its results."""
     try:
-        if (k := int(topk.args[1])) > 1:  # type: ignore[arg-type]
+        if (k := Op(labels, topk)["k"]) > 1:
             _Walk(labels, k).follow(topk, dim)
     except _Ordered:
         return False
@@ -195,6 +196,9 @@ def _marked(walk: _Walk, op: Op, read: dict[fx.Node, Along]) -> Along | None:
     if along != Along(op["dim"] % len(op.shape())) or op["self"] in read:
         raise _Ordered
     if isinstance(source, fx.Node) and read.get(source) != along and not (source not in read and walk.is_even(source, along)):
+        raise _Ordered
+    apart = op.name.startswith("aten.scatter_add") or is_chosen(walk.labels, op["index"], along.dim, len(op.shape()))
+    if source in read and not apart:  # what was made of the positions may be the same for two of them: the last one stays
         raise _Ordered
     return None
 
