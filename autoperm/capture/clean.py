@@ -109,9 +109,7 @@ def drop_dead_code(graph: fx.Graph) -> None:
 
 def _is_read(node: fx.Node) -> bool:
     """Whether Python sees values: by themselves, or by how large a result is."""
-    if node.target in _READS:
-        return True
-    return bool(sized_by(node))
+    return node.target in _READS or bool(sized_by(node))
 
 
 def sized_by(node: fx.Node) -> list[fx.Node]:

@@ -49,3 +49,13 @@ def loss_with(
         what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise AutopermError(f"loss= must return a tensor of one number, not {what}; take the mean over the batch")
     return value.reshape(())
+
+
+def check_differentiable(value: Tensor) -> None:
+    """Check that a loss has a gradient.
+
+    Raises:
+        AutopermError: it has none.
+    """
+    if not value.requires_grad:
+        raise AutopermError("the loss does not depend on the weights: loss= must be differentiable, without detach() or item()")

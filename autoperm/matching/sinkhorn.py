@@ -17,6 +17,7 @@ from torch import Tensor
 from autoperm.batches import Pick
 from autoperm.errors import AutopermError
 from autoperm.matching.line import Line, Loss
+from autoperm.matching.losses import check_differentiable
 from autoperm.matching.problem import Problem
 from autoperm.matching.registry import Match, matcher
 from autoperm.matching.rounding import Best, starting_point
@@ -178,10 +179,7 @@ class _OnLine:
     def descend(self, relaxed: Sequence[Tensor]) -> float:
         """The cost of a relaxed element; its gradient goes to what the element was made of."""
         value = self._line.loss_at(self._where(), relaxed, next(self._stream))
-        if not value.requires_grad:
-            raise AutopermError(
-                "the loss does not depend on the weights: loss= must be differentiable, without detach() or item()"
-            )
+        check_differentiable(value)
         value.backward()
         return float(value.detach())
 

@@ -20,7 +20,7 @@ from autoperm.batches import Pick, batches
 from autoperm.caches import copied
 from autoperm.errors import AutopermError
 from autoperm.gathering import gather
-from autoperm.matching.losses import loss_with
+from autoperm.matching.losses import check_differentiable, loss_with
 from autoperm.matching.problem import Problem
 from autoperm.matching.registry import Match, matcher
 from autoperm.matching.weight import weight_matching
@@ -174,10 +174,7 @@ class _Free:
         moved = {name: projected[name] + (free - free.detach()) for name, free in self._weights.items()}
         loss = midpoint.loss(self.projection, {**projected, **moved}, batch, where)
         if self._optimizer is not None:
-            if not loss.requires_grad:
-                raise AutopermError(
-                    "the loss does not depend on the weights: loss= must be differentiable, without detach() or item()"
-                )
+            check_differentiable(loss)
             self._optimizer.zero_grad()
             loss.backward()
             self._optimizer.step()
