@@ -264,12 +264,13 @@ def main(
     widths: Annotated[str, typer.Option(help="of every architecture, with commas between them; its own if empty")] = "",
     methods: Annotated[str, typer.Option(help="matchers, with commas between them; all if empty")] = "",
     seeds: Annotated[int, typer.Option(help="models of each net; all their pairs are merged")] = 3,
+    small: Annotated[bool, typer.Option(help="Fashion-MNIST at 14 x 14, 10,000 images of it, for all but the MLP")] = False,
     out: Annotated[Path | None, typer.Option(help="folder for the page and the plots")] = None,
 ) -> None:
     """Train, align, measure; write merging.md."""
     target = report.folder(out, quick=quick)
     for name in report.names(nets) or (QUICK if quick else NETS):
-        how = setting(name, data, quick=quick)
+        how = setting(name, data, quick=quick, small=small)
         for width in map(int, report.names(widths) or how.widths):
             own = list(pairs(net(name, width, how.data.size), how, range(2 if quick else seeds), chosen(report.names(methods))))
             report.show(str(own[0].net), rows(own))
