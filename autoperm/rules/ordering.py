@@ -9,6 +9,7 @@ from autoperm.rules.op import Op, dims_of, letters
 from autoperm.rules.pointwise import merge
 from autoperm.rules.registry import rule
 from autoperm.rules.unordered import in_any_order
+from autoperm.rules.written_back import only_written_back
 
 
 @rule("aten.sort", "aten.topk", "aten.msort")
@@ -43,7 +44,7 @@ def _chosen(op: Op, view: View, dims: list[int]) -> tuple[View, View]:
     """The values in their order, and which they are: a choice, from what stays in order where scores may be equal."""
     (dim,) = dims
     names = letters(view.ndim)
-    sure = ties.distinct(op, op["self"], dim, op.get("k", view.shape[dim]))
+    sure = ties.distinct(op, op["self"], dim, op.get("k", view.shape[dim])) or only_written_back(op, dim)
     reason = "values in sorted order" if sure else f"{op.name} tells where the values came from, and some may be equal"
     chosen = names[dim] if sure else PIN
     spec, out = ((*names[:dim], name, *names[dim + 1 :]) for name in (chosen, PIN))

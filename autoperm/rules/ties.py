@@ -92,7 +92,7 @@ class Values:
     def _of_result(self, node: fx.Node, dims: Collection[int]) -> Origins:
         """The values that ``topk``, ``sort`` and ``max`` give, pieces, and results of norms."""
         source, which = node.args
-        if not isinstance(source, fx.Node) or not _is_op(source):
+        if not isinstance(source, fx.Node) or not is_op(source):
             return None
         op = Op(self.labels, source)
         name = op.name.rpartition(".")[0] if not op.name.endswith(".dim") else op.name
@@ -111,7 +111,7 @@ class Values:
 
     def left(self, scores: fx.Node, dim: int) -> int:
         """How many scores of each row a mask leaves at least, below which all the others are; 0 where that is not known."""
-        if not _is_op(scores):
+        if not is_op(scores):
             return 0
         op = Op(self.labels, scores)
         name = op.name.rpartition(".")[0]
@@ -134,7 +134,7 @@ class Values:
         return 0 if counted is None else counted if stays else shape[dim] - counted
 
     def _positive(self, x: fx.Node) -> bool:
-        while _is_op(x):
+        while is_op(x):
             name = str(x.target).split(".")[1]
             if name in ("sigmoid", "softmax", "_softmax", "exp", "softplus"):
                 return True
@@ -145,7 +145,7 @@ class Values:
 
     def counted(self, mask: fx.Node, dims: Collection[int]) -> int | None:
         """How many entries of each row over some dimensions are not zero, where that is the same number for all rows."""
-        if not _is_op(mask):
+        if not is_op(mask):
             return None
         op, shape = Op(self.labels, mask), mask.meta["val"].shape
         size, name = math.prod(shape[d] for d in dims), str(mask.target).split(".")[1]
@@ -172,12 +172,12 @@ class Values:
 
     def _never_negative(self, node: fx.Node) -> bool:
         """Whether a mask of numbers has none below zero."""
-        while _is_op(node) and (name := str(node.target).split(".")[1]) != "scatter":
+        while is_op(node) and (name := str(node.target).split(".")[1]) != "scatter":
             if name not in ("_to_copy", "clone", "alias", "detach", "contiguous", "expand", "view", "reshape", "_unsafe_view",
                             "unsqueeze", "squeeze"):  # fmt: skip
                 return False
             node = node.all_input_nodes[0]
-        value = Op(self.labels, node).get("value") if _is_op(node) else None
+        value = Op(self.labels, node).get("value") if is_op(node) else None
         return isinstance(value, (int, float)) and value > 0
 
     def _scattered(self, op: Op, dims: Collection[int]) -> int | None:
@@ -193,7 +193,7 @@ class Values:
         return chosen[dim] if same else None
 
 
-def _is_op(node: fx.Node) -> bool:
+def is_op(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload)
 
 
