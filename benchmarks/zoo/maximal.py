@@ -71,7 +71,8 @@ def _compare(entry: Entry, report: Report) -> None:
 def _parameters(entry: Entry) -> int:
     """How many parameters the smallest version has; 0 where a constructor looks at values, which the meta device has not."""
     for build in (entry.narrow, entry.build):
-        with contextlib.suppress(Exception), torch.device("meta" if entry.counted or entry.meta else "cpu"):
+        whole = build is entry.build and (entry.counted or entry.meta)
+        with contextlib.suppress(Exception), torch.device("meta" if whole else "cpu"):
             if build is not None:
                 torch.manual_seed(0)
                 return count(build())

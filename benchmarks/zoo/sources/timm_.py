@@ -12,6 +12,7 @@ from torch import nn
 
 from benchmarks.zoo import lean
 from benchmarks.zoo.entry import Entry
+from benchmarks.zoo.sources import tiny_timm
 from tests.zoo import import_torchvision
 
 #: The smallest model of each family (module of timm), with its parameters; made by ``python -m benchmarks.zoo.families``.
@@ -31,7 +32,7 @@ def entries(full: bool) -> Sequence[Entry]:
 
 
 def _entry(name: str, family: str) -> Entry:
-    return Entry(name, family, _builder(name), lambda model: _image(model))
+    return Entry(name, family, _builder(name), lambda model: _image(model), narrow=lambda: tiny_timm.narrow(name))
 
 
 def _builder(name: str) -> Callable[[], nn.Module]:
@@ -45,6 +46,8 @@ def _builder(name: str) -> Callable[[], nn.Module]:
 
 def _image(model: nn.Module) -> Any:
     """The smallest image that the model takes."""
+    if (side := getattr(model, "zoo_side", None)) is not None:
+        return torch.randn(1, 3, side, side)
     config = getattr(model, "pretrained_cfg", None) or {}
     channels, default = config.get("input_size", (3, 224, 224))[:2]
     if config.get("fixed_input_size"):
