@@ -37,7 +37,9 @@ OTHERS = {"num_classes": 3, "patch_size": 4, "head_dim": 4, "group": 2, "positio
 #: Multiples of all widths.
 FACTORS = frozenset(["width", "width_mult", "width_factor", "scale"])
 #: Configurations from which widths are computed.
-CONFIGURATIONS: dict[str, dict[str, Any]] = {"RegNetCfg": {"depth": 6, "w0": 8, "wa": 8.0, "wm": 2.0, "group_size": 4, "stem_width": 8}}
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "RegNetCfg": {"depth": 6, "w0": 8, "wa": 8.0, "wm": 2.0, "group_size": 4, "stem_width": 8},
+}
 #: Pixels of a side that are tried, the fewest first.
 SIDES = (8, 12, 16, 24, 32, 48, 64)
 #: No smaller version has more parameters.
