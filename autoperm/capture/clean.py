@@ -119,8 +119,12 @@ def sized_by(node: fx.Node) -> list[fx.Node]:
         return []
     if node.target is not _aten.index.Tensor:
         return node.all_input_nodes
-    masks = (torch.bool, torch.uint8)
-    return [n for n in node.args[1] if isinstance(n, fx.Node) and n.meta["val"].dtype in masks]  # type: ignore[union-attr]
+    return [n for n in node.args[1] if isinstance(n, fx.Node) and is_mask(n)]  # type: ignore[union-attr]
+
+
+def is_mask(index: fx.Node) -> bool:
+    """Whether an index marks entries, not where they are."""
+    return index.meta["val"].dtype in (torch.bool, torch.uint8)
 
 
 def flatten_output(graph: fx.Graph) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import fx
 
+from autoperm.capture.clean import is_mask
 from autoperm.inference.equation import PIN
 from autoperm.inference.views import View
 from autoperm.rules.joining import picked
@@ -138,10 +139,6 @@ def own_dimensions(op: Op, indices: Sequence[Any], used: Sequence[int]) -> dict[
         if value is not None and len(wide) == 1 and wide[0] not in (dim for dim, _ in found.values()):
             found[k] = wide[0], np.asarray(value.reshape(-1).cpu())
     return found
-
-
-def is_mask(node: fx.Node) -> bool:
-    return str(node.meta["val"].dtype) in ("torch.bool", "torch.uint8")
 
 
 @rule("aten.repeat_interleave.Tensor")

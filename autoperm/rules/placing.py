@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from torch import fx
 
+from autoperm.capture.clean import is_mask
 from autoperm.inference import views
 from autoperm.inference.equation import PIN, Spec
 from autoperm.inference.views import View
-from autoperm.rules.indexing import beside, is_mask, own_dimensions
+from autoperm.rules.indexing import beside, own_dimensions
 from autoperm.rules.movement import reshaped
 from autoperm.rules.op import Op, letters
 from autoperm.rules.registry import rule
