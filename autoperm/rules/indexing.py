@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from torch import fx
 
 from autoperm.capture.clean import is_mask
 from autoperm.inference.equation import PIN
