@@ -23,8 +23,10 @@ class Cells(Grid):
         self.classes = Classes()
         self.of: dict[tuple[int, Cell], list[int | None]] = {}  # (tensor id, cell) -> class per dimension
         self.origin: dict[int, tuple[int, int]] = {}  # class -> (axis, piece)
-        self.joint: list[tuple[Frame, Cell, list[int | None]]] = []  # classes of a frame's letters, per joint cell
+        #: Per joint cell of a frame the classes of its letters, and the cells of its members.
+        self.joint: list[tuple[Frame, Cell, list[int | None], list[Cell]]] = []
         self.shared: list[tuple[Restriction, Cell, Cell, list[tuple[int, int]]]] = []  # dimensions of whole and part
+        self.related: list[tuple[Restriction, Cell, Cell]] = []  # cells of a whole and of its part
         self.exhausted = False  # whether the search for exchanges ended before it was done
         self.cut_apart = False  # whether axes were cut because views of them do not fit
         self.in_points = False  # whether axes were cut into points to begin with
@@ -98,7 +100,7 @@ class Cells(Grid):
                 self._unify_members(frame, joint, members)
                 return
         self._hold_where_even(frame, letters, members)
-        self.joint.append((frame, joint, letters))
+        self.joint.append((frame, joint, letters, members))
 
     def _hold_where_even(self, frame: Frame, letters: list[int | None], members: list[Cell]) -> None:
         """What meets a constant is not to be merged with what meets another one, though neither is tied to it."""
@@ -171,6 +173,7 @@ class Cells(Grid):
             if not self.is_live(result, part if r.part_is_result else whole):
                 continue
             of_whole, of_part = self.classes_of(r.whole, whole), self.classes_of(r.part, part)
+            self.related.append((r, whole, part))
             even, even_part = self._even.dims(r.whole, whole), self._even.dims(r.part, part)
             if r.whole.quiet or r.part.quiet:
                 self.shared.append((r, whole, part, [(dim, part_dim) for dim, part_dim, _ in shared]))

@@ -9,6 +9,7 @@ occurrence in the same dimension counts; otherwise it is ambiguous, and not visi
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
@@ -58,7 +59,7 @@ class Dependence:
             for cell in self.cells.cells(tensor):
                 if (tensor.id, cell) in self.cells.of:
                     self.narrow(self.label(self.cells.of[tensor.id, cell]), quiet.get((tensor.id, cell), frozenset()))
-        for frame, _, letters in self.cells.joint:
+        for frame, _, letters, _ in self.cells.joint:
             self._agree(frame, letters)
         self._close()
         if self._same_parents():
@@ -101,22 +102,27 @@ class Dependence:
         return total
 
     def _clash(self) -> bool:
-        """Whether pieces of a dimension would hold the same positions of what is one leaf, as in views that do not fit."""
+        """Whether pieces of a dimension would not hold all positions of what is one leaf, each once.
+
+        They do not in views that do not fit, or where the pieces have leaves beside it that stay, but are not one.
+        """
         taken: dict[Hashable, dict[int, set[int]]] = {}
+        whole: dict[Hashable, int] = {}
         for tensor in self.cells.system.tensors:
             for cell in self.cells.cells(tensor):
                 items = self.cells.of.get((tensor.id, cell), ())
                 key = tuple(self.box(item, piece) for item, piece in zip(items, cell, strict=False))
                 for j, (item, piece) in enumerate(zip(items, cell, strict=False)):
-                    if isinstance(key[j], tuple):
+                    if isinstance(box := key[j], tuple):
                         here = taken.setdefault((tensor.id, key, j), {})
+                        whole[tensor.id, key, j] = math.prod(self.cells.classes.size[leaf] for leaf in box)
                         if piece not in here:
                             n = len(self.cells.partition.positions(tensor.dims[j], piece))  # type: ignore[arg-type]
                             mine = set(self.merged_positions(item, n).tolist())  # type: ignore[arg-type]
                             if len(mine) < n or any(mine & other for other in here.values()):
                                 return True
                             here[piece] = mine
-        return False
+        return any(sum(map(len, here.values())) < whole[at] for at, here in taken.items())
 
     def label(self, items: Sequence[int | None]) -> Label:
         return tuple(self.leaves(i) for i in items if i is not None)

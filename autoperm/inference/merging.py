@@ -35,6 +35,7 @@ class Merging:
         self.shapes: dict[tuple[int, Cell], Shape] = {}
         self.orders: dict[tuple[int, Cell], tuple[Hashable, ...]] = {}  # in which order each dimension lists its positions
         self.places: dict[int, list[Place]] = defaultdict(list)
+        self.members: dict[tuple[int, Cell], list[tuple[int, Cell]]] = {}  # what a cell of a joint space is made of
         self.single: set[int] = set()  # leaves of one position that are left, once all else was tried
         self.singles: dict[tuple[int, Cell], list[int]] = {}  # those of a cell, in order
         self.same = UnionFind()  # of them
@@ -59,8 +60,15 @@ class Merging:
         # The joint index space of a statement counts as a tensor: a flattened dimension of its members hides which
         # of its letters two cells differ in.
         number: dict[int, int] = {}
-        for frame, joint, letters in self.cells.joint:
-            self._note(-1 - number.setdefault(id(frame), len(number)), joint, letters, still)
+        for frame, joint, letters, members in self.cells.joint:
+            space = -1 - number.setdefault(id(frame), len(number))
+            self._note(space, joint, letters, still)
+            self.members[space, joint] = [(t.id, cell) for (t, _), cell in zip(frame.members, members, strict=True)]
+        # So does each part of a tensor: what one part brings is not what another one brings.
+        for restriction, whole, part in self.cells.related:
+            space = -1 - number.setdefault(id(restriction), len(number))
+            self._note(space, part, self.cells.of[restriction.part.id, part], still)
+            self.members[space, part] = [(restriction.whole.id, whole)]
 
     def _note(self, tensor: int, cell: Cell, items: Sequence[int | None], still: set[int]) -> None:
         size = self.cells.classes.size
@@ -133,9 +141,18 @@ class Merging:
         for tensor, cell, dim, k in self.places[leaf]:
             beside = by_row.get((tensor, dim, k, cell[:dim], cell[dim + 1 :]), ())
             same = [c for c in beside if self._same_but(tensor, cell, c, dim, k)]
-            if len(same) != 1:
+            if len(same) != 1 or not self._members_alike(tensor, cell, same[0], leaf, other):
                 return False
         return True
+
+    def _members_alike(self, space: int, cell: Cell, beside: Cell, leaf: int, other: int) -> bool:
+        """Whether what two cells of a joint space are made of differs in nothing but the two leaves."""
+        pairs = zip(self.members.get((space, cell), ()), self.members.get((space, beside), ()), strict=True)
+        return all(one == two or self._turned(one, leaf, other) == self.shapes[two] for one, two in pairs)
+
+    def _turned(self, place: tuple[int, Cell], leaf: int, other: int) -> Shape:
+        shape = self.shapes[place]
+        return tuple(None if items is None else tuple(other if m == leaf else m for m in items) for items in shape)
 
     def _rows(self, leaf: int) -> dict[tuple, list[Cell]]:
         """The cells of a leaf by everything but where they are along its dimension."""

@@ -25,7 +25,7 @@ def quiet_leaves(cells: Cells, leaves: Callable[[int], tuple[int, ...]]) -> dict
         return set() if item is None else set(leaves(item))
 
     per_frame: dict[int, list[tuple[Cell, list[int | None]]]] = {}
-    for frame, joint, letters in cells.joint:
+    for frame, joint, letters, _ in cells.joint:
         if frame.movement:
             per_frame.setdefault(id(frame), []).append((joint, letters))
     per_restriction: dict[int, list[tuple[Cell, Cell, list[tuple[int, int]]]]] = {}

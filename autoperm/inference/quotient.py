@@ -83,7 +83,7 @@ class Quotient:
         for (number_of, cell), items in cells.of.items():
             self._of_cell[number_of, cell] = self._box(number_of, cell, items, pinned.get(number_of, set()))
         number: dict[int, int] = {}
-        for frame, joint, letters in cells.joint:
+        for frame, joint, letters, _ in cells.joint:
             k = number.setdefault(id(frame), len(number))
             v = self._box(-1 - k, joint, letters, set())
             for m, (tensor, projection) in enumerate(frame.members):
