@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -14,12 +13,12 @@ from autoperm.capture.clean import ancestors
 from autoperm.rules.movement import reordered
 from autoperm.rules.op import Op
 from autoperm.rules.ties import MOST_CONSTANT, Origins, Values, covering, first, keeping, unreduced, with_reduced
-from autoperm.rules.vanishing import is_mask
+from autoperm.rules.vanishing import balanced, is_mask
 
 #: Of the first argument. Left out is what is flat somewhere, or so nearly that rounding makes it so: GELU, ELU.
 _ONE_TO_ONE = """
-alias clone contiguous detach lift_fresh_copy neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal sigmoid
-tanh softplus silu leaky_relu sin erf atan slice flip roll _prelu_kernel
+alias clone contiguous detach lift_fresh_copy neg exp exp2 expm1 reciprocal sigmoid tanh softplus silu sin erf atan slice flip
+roll _prelu_kernel
 """
 
 
@@ -28,10 +27,21 @@ def same(values: Values, op: Op, dims: Collection[int]) -> Origins:
     return values.origins(first(op), dims)
 
 
+@keeping("aten.log", "aten.log2", "aten.log10", "aten.log1p", "aten.sqrt", "aten.rsqrt")
+def of_positive(values: Values, op: Op, dims: Collection[int]) -> Origins:
+    """Of numbers below zero they are all NaN."""
+    return values.origins(op["self"], dims) if values.positive(op["self"]) else None
+
+
+@keeping("aten.leaky_relu")
+def sloped(values: Values, op: Op, dims: Collection[int]) -> Origins:
+    return values.origins(op["self"], dims) if op["negative_slope"] != 0 else None
+
+
 @keeping("aten.abs", "aten.square", "aten.cos")
 def even(values: Values, op: Op, dims: Collection[int]) -> Origins:
     """Of a number and its negative the same, as there are among values that were made to have a sum."""
-    return None if _balanced(op["self"]) else values.origins(op["self"], dims)
+    return None if balanced(op["self"]) else values.origins(op["self"], dims)
 
 
 @keeping("aten._softmax", "aten._log_softmax", "aten._safe_softmax", "aten.softmax", "aten.log_softmax")
@@ -48,7 +58,7 @@ def normalised(values: Values, op: Op, dims: Collection[int]) -> Origins:
 
 @keeping("aten.gelu", "aten.elu", "aten.mish")
 def nearly_flat(values: Values, op: Op, dims: Collection[int]) -> Origins:
-    return values.origins(op["self"], dims) if values.rows else None
+    return values.origins(op["self"], dims) if values.rows and op.get("alpha", 1) != 0 else None
 
 
 @keeping("aten._to_copy", "aten.to")
@@ -155,7 +165,9 @@ def _is_norm(node: Any, x: fx.Node, dims: Collection[int], ndim: int) -> bool:
 @keeping("aten.pow")
 def power(values: Values, op: Op, dims: Collection[int]) -> Origins:
     exponent = op["exponent"]
-    if isinstance(exponent, (int, float)) and exponent % 2 != 1 and _balanced(op["self"]):
+    if isinstance(exponent, (int, float)) and exponent % 2 != 1 and balanced(op["self"]):
+        return None
+    if isinstance(exponent, float) and not exponent.is_integer() and not values.positive(op["self"]):
         return None
     return values.origins(op["self"], dims) if isinstance(exponent, (int, float)) and exponent != 0 else None
 
@@ -164,7 +176,7 @@ def power(values: Values, op: Op, dims: Collection[int]) -> Origins:
 def summed(values: Values, op: Op, dims: Collection[int]) -> Origins:
     """Sums of different values differ, unless these were made to have a sum: by a softmax, a norm, a division by it."""
     x, reduced = op["self"], op.get("dim")
-    if reduced is None or (isinstance(reduced, list) and not reduced) or _balanced(x):
+    if reduced is None or (isinstance(reduced, list) and not reduced) or balanced(x):
         return None
     reduced = [reduced] if isinstance(reduced, int) else list(reduced)
     return values.origins(x, unreduced(x, dims, reduced, op["keepdim"]))
@@ -210,23 +222,6 @@ def _is_bounded(divisor: Any) -> bool:
         return isinstance(divisor, (int, float)) and divisor != 0
     least = divisor.args[1] if len(divisor.args) > 1 else None
     return str(divisor.target).startswith("aten.clamp") and isinstance(least, (int, float)) and least > 0
-
-
-def _balanced(node: fx.Node) -> bool:
-    """Whether anything between the origins of values and a node sets them in proportion to one another."""
-    while node.op == "call_function":
-        if node.target is operator.getitem:  # parts of what has a sum have none
-            return str(node.args[0].target).startswith("aten.native_layer_norm")  # type: ignore[union-attr]
-        name = str(node.target).split(".")[1]
-        if name in ("mm", "addmm", "bmm", "baddbmm", "linear", "convolution"):
-            return False
-        if "softmax" in name or "norm" in name:
-            return True
-        if name in ("add", "sub", "mul", "div") and len(node.all_input_nodes) > 1:
-            one, other = node.all_input_nodes[:2]
-            return bool(ancestors([one]) & ancestors([other])) or _balanced(one) or _balanced(other)
-        node = node.all_input_nodes[0]
-    return False
 
 
 @keeping("aten.amax", "aten.amin")

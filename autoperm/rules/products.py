@@ -10,7 +10,7 @@ from torch import fx
 
 from autoperm.rules.op import Op
 from autoperm.rules.ties import Origins, Values, keeping
-from autoperm.rules.vanishing import may_vanish
+from autoperm.rules.vanishing import sources, weights_of
 
 
 def _product(values: Values, op: Op, dims: Collection[int], factors: Sequence[tuple[Any, dict[int, int]]]) -> Origins:
@@ -22,15 +22,13 @@ def _product(values: Values, op: Op, dims: Collection[int], factors: Sequence[tu
             for k, (x, own) in enumerate(factors)
         ):
             return None
-    return frozenset([op.node])
+    return weights_of(values.labels, op.node)
 
 
 def _is_free(values: Values, other: fx.Node, origins: frozenset[fx.Node]) -> bool:
     """Whether what different rows are multiplied with keeps them different: it is neither known nor made of the same values."""
-    if values.labels.value(other) is not None or may_vanish(values.labels, other):
-        return False
-    others = values.origins(other, ())
-    return others is None or not others & origins
+    others = sources(values.labels, other)
+    return values.labels.value(other) is None and others is not None and bool(others - origins)
 
 
 @keeping("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm")
@@ -56,7 +54,7 @@ def _with_bias(values: Values, op: Op, dims: Collection[int], x: fx.Node, bias: 
     last = len(op.shape()) - 1
     if bias is x or not isinstance(bias, fx.Node) or not set(dims) <= {last} or bias.meta["val"].ndim < 1:
         return None
-    return None if values.origins(bias, {bias.meta["val"].ndim - 1}) is None else frozenset([op.node])
+    return None if values.origins(bias, {bias.meta["val"].ndim - 1}) is None else weights_of(values.labels, op.node)
 
 
 @keeping("aten.convolution")

@@ -20,6 +20,7 @@ import torch
 from torch import fx
 
 from autoperm.rules.op import Labels, Op
+from autoperm.rules.vanishing import sources
 
 #: The nodes whose values are different for weights in general position; None where some may be equal.
 Origins = frozenset[fx.Node] | None
@@ -71,6 +72,8 @@ class Values:
         if not isinstance(node, fx.Node) or not isinstance(value := node.meta.get("val"), torch.Tensor):
             return None
         dims = {d % value.ndim for d in dims if value.shape[d] > 1}
+        if not dims:
+            return sources(self.labels, node)
         if node.op == "placeholder":
             return frozenset([node]) if value.is_floating_point() else None
         if (known := self.labels.value(node)) is not None:
@@ -126,17 +129,18 @@ class Values:
         if isinstance(fill, fx.Node):
             known = self.labels.value(fill)
             fill = known.item() if known is not None and known.numel() == 1 else math.nan
-        below = fill == -math.inf or (fill <= 0 and self._positive(x))
+        below = fill == -math.inf or (fill <= 0 and self.positive(x))
         shape = scores.meta["val"].shape
         if not below or x.meta["val"].shape != shape or mask.meta["val"].shape != shape or self.origins(x, {dim}) is None:
             return 0
         counted = self.counted(mask, {dim % len(shape)})
         return 0 if counted is None else counted if stays else shape[dim] - counted
 
-    def _positive(self, x: fx.Node) -> bool:
+    def positive(self, x: fx.Node) -> bool:
+        """Whether nothing of a tensor is below zero."""
         while is_op(x):
             name = str(x.target).split(".")[1]
-            if name in ("sigmoid", "softmax", "_softmax", "exp", "softplus"):
+            if name in ("sigmoid", "softmax", "_softmax", "exp", "softplus", "square", "abs"):
                 return True
             if name not in ("view", "reshape", "_unsafe_view", "_to_copy", "clone", "alias", "detach"):
                 return False
