@@ -10,6 +10,7 @@ import torch
 
 from autoperm.capture.guard import same_random_state
 from autoperm.errors import AutopermError
+from autoperm.options import check_number
 
 #: Picks from a batch what the model's forward takes.
 Pick = Callable[[Any], Any]
@@ -25,6 +26,8 @@ def batches(data: Iterable[Any], inputs: Pick | None = None, max_batches: int | 
         raise AutopermError(f"data must be batches, such as a list or a data loader, not one {type(data).__name__}; pass [data]")
     if inputs is not None and not callable(inputs):
         raise AutopermError(f"inputs must be a function of a batch, such as lambda batch: batch[0], not {inputs!r}")
+    if max_batches is not None:
+        check_number("max_batches", max_batches, whole=True)
     if max_batches is not None and max_batches < 1:
         raise AutopermError(f"max_batches must be at least 1, or None for all, not {max_batches}")
     return _batches(data, inputs, max_batches)
@@ -45,7 +48,10 @@ def _batches(data: Iterable[Any], inputs: Pick | None, max_batches: int | None) 
     count = 0
     for batch in itertools.islice(data, max_batches):
         count += 1
-        yield batch if inputs is None else inputs(batch)
+        picked = batch if inputs is None else inputs(batch)
+        if isinstance(picked, torch.Tensor) and not picked.numel():
+            raise AutopermError(f"batch {count} of the data is empty: its shape is {tuple(picked.shape)}")
+        yield picked
     if not count:
         raise AutopermError(
             "data gave no batch: it is empty, or an iterator that was used up before; pass a list or a data loader"

@@ -12,10 +12,11 @@ from torch import nn
 
 from autoperm.errors import AutopermError
 from autoperm.evaluation.points import Metrics, Points
+from autoperm.options import check_number
 from autoperm.running import Progress, running
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Interpolation:
     """A metric along the line from model a (lambda 0) to model b (lambda 1).
 
@@ -46,25 +47,36 @@ class Interpolation:
         """The worst value on the line minus the mean of the endpoints, for a loss; the other way round for an accuracy.
 
         This is the definition of Ainsworth et al. 2023.
+
+        Raises:
+            AutopermError: there is no such metric, or it is infinite at an end.
         """
-        curve = self.curves[metric]
+        curve = self._curve(metric)
         mean = (curve[0] + curve[-1]) / 2
+        if not np.isfinite(mean):
+            raise AutopermError(f"{metric!r} is {curve[0]} and {curve[-1]} at the ends of the line: there is no barrier")
         return float(mean - curve.min() if metric in self.higher_is_better else curve.max() - mean)
+
+    def _curve(self, metric: str) -> np.ndarray:
+        if metric not in self.curves:
+            raise AutopermError(f"there is no metric {metric!r}; evaluate returned {', '.join(map(repr, self.curves))}")
+        return self.curves[metric]
 
     def plot(self, ax: Any = None, metric: str | None = None, **style: Any) -> Any:
         """Draw a metric's curve on matplotlib axes, which are returned.
 
         Raises:
-            AutopermError: matplotlib is not installed.
+            AutopermError: matplotlib is not installed, or there is no such metric.
         """
         try:
             import matplotlib.pyplot as plt
         except ImportError as error:
             raise AutopermError("plotting needs matplotlib: pip install 'autoperm[plot]'") from error
         metric = metric or next(iter(self.curves))
+        curve = self._curve(metric)
         if ax is None:
             _, ax = plt.subplots(figsize=(4.5, 3.2), layout="constrained")
-        ax.plot(self.lambdas, self.curves[metric], **{"linewidth": 2, **style})
+        ax.plot(self.lambdas, curve, **{"linewidth": 2, **style})
         ax.set_xlabel(r"$\lambda$ (0: model a, 1: model b)")
         ax.set_ylabel(metric)
         ax.spines[["top", "right"]].set_visible(False)
@@ -109,6 +121,7 @@ def interpolate(
         >>> curve.lambdas.tolist()
         [0.0, 0.25, 0.5, 0.75, 1.0]
     """
+    check_number("steps", steps, whole=True)
     if steps < 2:
         raise AutopermError(f"an interpolation needs at least 2 steps, got {steps}")
     points = Points({"model_a": model_a, "model_b": model_b}, evaluate, template, prepare, higher_is_better)

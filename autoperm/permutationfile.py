@@ -41,4 +41,6 @@ def load(path: str | PathLike[str], spec: PermutationSpec) -> Permutation:
         raise SpecError(f"{path} is not a permutation: it has no format {FORMAT!r}. Save one with permutation.save(path).")
     if meta.get("spec") != spec.fingerprint:
         raise SpecError(f"{path} is a permutation of another spec ({meta.get('spec')}, this one is {spec.fingerprint})")
+    if names := {g.name for g in spec.groups} ^ set(arrays):
+        raise SpecError(f"{path} is corrupt: {sorted(names)[0]} is not in it and in the spec. Save the permutation again.")
     return Permutation(spec, [arrays[g.name] for g in spec.groups])

@@ -19,6 +19,15 @@ class InDoubles(TorchFunctionMode):
     to float32's precision.
     """
 
+    def __enter__(self) -> InDoubles:
+        self._default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)  # of what the forward makes itself: a first state of zeros
+        return super().__enter__()  # type: ignore[no-any-return]
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        torch.set_default_dtype(self._default)
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

@@ -96,6 +96,9 @@ class _Lazy(Provenance):
             self._system = None
         return self._built
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Provenance, (self.graph, self.axes, self.pins)
+
     def _edge(self, a: int, b: int, kind: str, node: Any) -> None:
         if a != b and not self._built.has_edge(a, b):
             meta = node.meta if node is not None else {}

@@ -15,6 +15,7 @@ import torch
 from autoperm.caches import Cache
 from autoperm.errors import SpecError
 from autoperm.layout import Action, Group, Layout, Leaf, identity_element
+from autoperm.options import generator_of
 from autoperm.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -139,14 +140,15 @@ class PermutationSpec:
 
         Arguments:
             generator: a generator or a seed; None draws from torch's global generator.
+
+        Raises:
+            AutopermError: it is neither.
         """
         from autoperm.permutation import Permutation
 
-        if isinstance(generator, int):
-            generator = torch.Generator().manual_seed(generator)
-        element = []
+        generator, element = generator_of(generator), []
         for base in identity_element(self.leaves, self.groups):
-            keys = torch.rand(base.shape, generator=generator, dtype=torch.float64)
+            keys = torch.rand(base.shape, generator=generator, dtype=torch.float64, device="cpu")
             element.append(keys.argsort(dim=-1).numpy())
         return Permutation(self, element)
 

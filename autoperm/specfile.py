@@ -95,7 +95,7 @@ def load(path: str | PathLike[str]) -> PermutationSpec:
         )
     try:
         return _spec_in(document)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise SpecError(f"{path} is corrupt: {type(error).__name__}: {error}. Infer the spec again.") from error
 
 
@@ -104,6 +104,7 @@ def _spec_in(document: dict[str, Any]) -> PermutationSpec:
     from autoperm.spec import PermutationSpec
 
     leaves = [Leaf(name, int(size), pinned) for name, size, pinned in document["leaves"]]
+    _check_whole(document)
     return PermutationSpec(
         leaves=leaves,
         groups=[_group_in(g, leaves) for g in document["groups"]],
@@ -114,6 +115,23 @@ def _spec_in(document: dict[str, Any]) -> PermutationSpec:
         provenance=_provenance_in(document["provenance"]),
         caches=[Cache(path, tuple(stays), absent) for path, stays, absent in document.get("caches", ())],
     )
+
+
+def _check_whole(document: dict[str, Any]) -> None:
+    """Every name has its tensor, every tensor its name, and every leaf that is not pinned its group.
+
+    Raises:
+        ValueError: something is missing.
+    """
+    tensors, aliases, parameters = document["tensors"], document["aliases"], document["parameters"]
+    if set(aliases.values()) != set(tensors):
+        raise ValueError("the names and the tensors do not fit each other")
+    if not isinstance(parameters, list) or not set(parameters) <= set(tensors) or (tensors and not parameters):
+        raise ValueError("parameters that are no tensors, or none at all")
+    moved = {leaf for group in document["groups"] for leaf in group["leaves"]}
+    free = {k for k, (_, size, pinned) in enumerate(document["leaves"]) if pinned is None and size > 1}
+    if moved != free:
+        raise ValueError("the leaves and the groups do not fit each other")
 
 
 def _group_in(g: dict[str, Any], leaves: list[Leaf]) -> Group:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from autoperm.capture.lift import identity, named_states
 from autoperm.errors import StateError
+from autoperm.options import check_spec
 
 if TYPE_CHECKING:
     from autoperm.spec import PermutationSpec
@@ -22,10 +24,13 @@ def state_of(model: nn.Module | Mapping[str, torch.Tensor], what: str = "model")
     """The state dict of a module, or the mapping itself.
 
     Raises:
-        StateError: ``model`` is neither.
+        StateError: ``model`` is neither, or has a lazy parameter that was not initialised.
     """
     if isinstance(model, nn.Module):
-        return model.state_dict()
+        state = model.state_dict()
+        if lazy := [name for name, tensor in state.items() if is_lazy(tensor)]:
+            raise StateError(f"{what}: {lazy[0]} has no shape yet; run the model once on data")
+        return state
     if isinstance(model, Mapping):
         return model
     raise StateError(f"{what}: expected a module or a state dict, got {type(model).__name__}")
@@ -58,9 +63,11 @@ def check_state(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: 
     """Check that a state dict has the tensors and shapes of a spec, and that the same ones are tied.
 
     Raises:
+        AutopermError: the spec is none.
         StateError: it does not; the first few differences are listed.
     """
     wrong = []
+    check_spec(spec)
     present = {home: name for name, home in reversed(list(spec.aliases.items())) if name in state}
     for name, home in spec.aliases.items():
         shape = spec.layouts[home].shape

@@ -27,4 +27,4 @@ def randomize_(model: nn.Module, seed: int = 0) -> None:
 
 
 def _like(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device, tensor.dtype)
+    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64, device="cpu").to(tensor.device, tensor.dtype)

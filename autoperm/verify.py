@@ -14,6 +14,7 @@ from autoperm.capture.guard import same_random_state, untouched
 from autoperm.capture.inputs import split_inputs
 from autoperm.capture.structure import map_leaves, tensors
 from autoperm.errors import AutopermError, VerificationError
+from autoperm.options import check_number, check_seed, check_spec
 from autoperm.permutation import Permutation
 from autoperm.precision import InDoubles
 from autoperm.spec import PermutationSpec
@@ -64,7 +65,7 @@ class Verification:
     @property
     def ok(self) -> bool:
         """Whether every output agrees."""
-        return self.relative < self.tolerance
+        return self.relative <= self.tolerance
 
     def __bool__(self) -> bool:
         return self.ok
@@ -103,6 +104,7 @@ def verify(
         randomize: whether to make the copy's weights trained-like.
 
     Raises:
+        AutopermError: an option or the spec is of another kind.
         VerificationError: the check would say nothing (no samples, only constant outputs, a non-finite one, or a
             forward that does not repeat itself), or the copy does not run.
         StateError: the spec is of another architecture.
@@ -114,7 +116,11 @@ def verify(
         >>> autoperm.verify(mlp, spec, torch.randn(3, 4)).ok
         True
     """
-    elements = [spec] if isinstance(spec, Permutation) else _elements(spec, samples, seed)
+    check_number("tolerance", tolerance, least=0)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise VerificationError(f"dtype must be a floating-point torch.dtype or None, not {dtype!r}")
+    seed = check_seed(seed)
+    elements = [spec] if isinstance(spec, Permutation) else _elements(check_spec(spec), samples, seed)
     if not isinstance(model, nn.Module):
         raise VerificationError(f"the model is a {type(model).__name__}; only a torch.nn.Module can be run")
     check_module(elements[0].spec, model)
@@ -133,9 +139,10 @@ def verify(
 
 
 def _elements(spec: PermutationSpec, samples: int, seed: int) -> list[Permutation]:
+    check_number("samples", samples, whole=True)
     if samples < 1:
         raise VerificationError(f"samples must be at least 1, got {samples}: with none tried nothing is verified")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     return [spec.random(generator) for _ in range(samples)]
 
 

@@ -248,4 +248,4 @@ def test_sweeps_and_progress() -> None:
     told: list[tuple[int, float]] = []
     found = autoperm.match(a, b, spec, max_sweeps=1, progress=lambda sweep, value: told.append((sweep, value)))
     assert told == [(1, found.objective)] and len(found.history) == 2
-    assert repr(found) == f"<Match: objective {found.objective:.6g}, distance {found.distance:.6g} after 1 sweeps>"
+    assert repr(found) == f"<Match: objective {found.objective:.6g}, distance {found.distance:.6g} after 1 steps>"

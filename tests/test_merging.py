@@ -340,9 +340,9 @@ def test_starts() -> None:
 def test_models_that_do_not_fit_are_named() -> None:
     a, b, spec = pair("mlp")
     small = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
-    with pytest.raises(AutopermError, match="merging needs a list of at least 2 models, got 1"):
+    with pytest.raises(AutopermError, match="merging needs a list of at least 2 models, got"):
         autoperm.merge([a], spec)
-    with pytest.raises(AutopermError, match="merging needs a list of at least 2 models, got 1"):
+    with pytest.raises(AutopermError, match="merging needs a list of at least 2 models, got"):
         autoperm.merge(a, spec)  # type: ignore[arg-type]
     with pytest.raises(StateError, match=r"models\[0\] and models\[2\]: the two models differ:\n  - 0.weight: shape \(16, 3\) in the first, \(8, 3\)"):
         autoperm.merge([a, b, small], spec)

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import autoperm
 from autoperm.capture import capture
 from autoperm.infer import infer_captured
 from tests.oracle import true_order

@@ -173,7 +173,7 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
     if a.element_size() != b.element_size():
         return True
     size = max(end, other_end) // a.element_size()
-    marked = torch.zeros(size, dtype=torch.bool)
+    marked = torch.zeros(size, dtype=torch.bool, device="cpu")
     marked.as_strided(a.shape, a.stride(), a.storage_offset()).fill_(True)
     return bool(marked.as_strided(b.shape, b.stride(), b.storage_offset()).any())
 

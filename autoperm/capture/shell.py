@@ -36,7 +36,8 @@ def shell(model: nn.Module) -> nn.Module:
 
 def _alias(parameter: nn.Parameter) -> nn.Parameter:
     """Another parameter of the same memory."""
-    alias = nn.Parameter(parameter.detach(), parameter.requires_grad)
+    with torch.inference_mode(parameter.is_inference()):
+        alias = nn.Parameter(parameter.detach(), parameter.requires_grad)
     alias.__dict__.update(parameter.__dict__)
     return alias
 

@@ -60,7 +60,6 @@ def _report(found: Match, before: float, output: Path, json: bool) -> None:
     if json:
         print_json({"output": str(output), "distance_before": before, "distance": found.distance, "moved": moved})
         return
-    sweeps = len(found.history) - 1
-    say(f"L2 distance {before:.6g} before, {found.distance:.6g} after; {sweeps} sweeps")
+    say(f"L2 distance {before:.6g} before, {found.distance:.6g} after; {len(found.history) - 1} steps")
     say(f"{len(moved)} of {len(found.permutation.arrays)} groups permuted")
     say(f"wrote {output}")

@@ -86,11 +86,14 @@ def check_targets(*paths: Path | None, force: bool) -> None:
     """Before a long computation: files that exist are kept, and the folders of new ones must be there.
 
     Raises:
-        CheckpointError: a file exists and ``force`` is false, or its folder is missing.
+        CheckpointError: a file exists and ``force`` is false, its folder is missing, it is a folder, or two are the same.
     """
-    for path in paths:
-        if path is None:
-            continue
+    given = [path for path in paths if path is not None]
+    if len({path.resolve() for path in given}) < len(given):
+        raise CheckpointError(f"{given[0]} is named for two different files; give each a name of its own")
+    for path in given:
+        if path.is_dir():
+            raise CheckpointError(f"cannot write {path}: it is a folder; name a file")
         refuse_existing(path, overwrite=force)
         if not path.parent.is_dir():
             raise CheckpointError(f"cannot write {path}: there is no folder {path.parent}; make it first")

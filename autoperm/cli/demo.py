@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from autoperm.cli.app import Force, Json, app, check_targets, err, out, print_json, say, working
+from autoperm.errors import CheckpointError
 
 if TYPE_CHECKING:
     from autoperm.demo import Outcome
@@ -27,7 +28,10 @@ def demo(
     """Train pairs of networks from different seeds, verify, align, and measure the barrier before and after."""
     from autoperm.demo import run
 
-    out_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot make the folder {out_dir}: {error.strerror}") from error
     check_targets(out_dir / PLOT, *out_dir.glob("*-aligned.safetensors"), force=force)
     with working("training, verifying, aligning"):
         outcomes = run(out_dir, quick=quick, report=lambda line: err.print(line, highlight=False, style="dim"))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from autoperm.errors import AutopermError
+from autoperm.options import check_number
 
 #: Rows that are at least zero and sum to one within this are probabilities: bfloat16 rounds each entry to 1 part in 256.
 _ROUNDING = 1e-2
@@ -85,6 +86,10 @@ def calibration(outputs: torch.Tensor, labels: torch.Tensor, bins: int = 15, *, 
         >>> calibration(outputs, torch.tensor([0, 1, 0, 1]))
         <Calibration: ECE 0, confidence 0.75, accuracy 0.75 of 4 predictions in 15 bins>
     """
+    for name, value in (("outputs", outputs), ("labels", labels)):
+        if not isinstance(value, torch.Tensor) or value.is_meta or value.is_complex():
+            raise AutopermError(f"{name} must be a tensor of real numbers, not a {type(value).__name__}")
+    check_number("bins", bins, whole=True)
     outputs, labels = outputs.detach().cpu().double(), labels.detach().cpu()
     _check(outputs, labels, bins)
     rows = _probabilities(outputs, probabilities)

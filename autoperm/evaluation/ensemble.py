@@ -71,6 +71,8 @@ def ensemble(models: Sequence[nn.Module], *, average: str = "probabilities", dim
         >>> torch.allclose(ensemble([a, b])(x).exp(), mean, atol=1e-6)
         True
     """
+    if isinstance(models, nn.Module) and not isinstance(models, nn.ModuleList):
+        raise AutopermError(f"an ensemble needs a list of models, got one {type(models).__name__}")
     models = list(models)
     if average not in _AVERAGES:
         raise AutopermError(f"average must be {' or '.join(map(repr, _AVERAGES))}, not {average!r}")

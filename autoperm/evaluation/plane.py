@@ -12,6 +12,7 @@ from torch import nn
 
 from autoperm.errors import AutopermError
 from autoperm.evaluation.points import Metrics, Model, Points
+from autoperm.options import check_number
 from autoperm.running import Progress, running
 
 _NAMES = ("model_a", "model_b", "model_c")
@@ -20,7 +21,7 @@ _NAMES = ("model_a", "model_b", "model_c")
 _FLAT = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plane:
     """Metrics on a grid in the plane through models a, b and c.
 
@@ -90,7 +91,10 @@ def plane(
         >>> found.models.tolist(), found.grids["loss"].tolist()
         ([[0.0, 0.0], [4.0, 0.0], [1.0, 3.0]], [[0.0, 4.0], [3.0, 7.0]])
     """
-    columns, rows = (steps, steps) if isinstance(steps, int) else steps
+    columns, rows = steps if isinstance(steps, (tuple, list)) and len(steps) == 2 else (steps, steps)  # type: ignore[assignment]
+    for name, value in (("steps", columns), ("steps", rows)):
+        check_number(name, value, whole=True)
+    check_number("margin", margin)
     if min(columns, rows) < 2:
         raise AutopermError(f"a plane needs at least 2 steps in each direction, got {columns} x {rows}")
     if not 0.0 <= margin < float("inf"):

@@ -6,14 +6,15 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from autoperm.caches import Entry, computed_again, entries, take_out
 from autoperm.capture.guard import untouched
-from autoperm.errors import AutopermError
+from autoperm.capture.lift import identity
+from autoperm.errors import AutopermError, StateError
 from autoperm.state import check_pair, check_same_kind, like, state_of
 
 Metrics = float | Mapping[str, float]
@@ -42,11 +43,14 @@ class Points:
         prepare: Callable[[nn.Module], None] | None = None,
         higher_is_better: bool | str | Collection[str] = (),
     ):
+        if not callable(evaluate):
+            raise AutopermError(f"evaluate must be a function of a module, not a {type(evaluate).__name__}")
         self.states = [state_of(model, name) for name, model in models.items()]
         for other in self.states[1:]:
             check_pair(self.states[0], other)
             check_same_kind(self.states[0], other)
         self.working = _working(*next(iter(models.items())), template)
+        self.states = [_fitting(state, self.working, name) for name, state in zip(models, self.states, strict=True)]
         self.metrics: tuple[str, ...] = ()
         self.upwards: frozenset[str] = frozenset()
         self._evaluate, self._prepare, self._higher_is_better = evaluate, prepare, higher_is_better
@@ -78,8 +82,9 @@ class Points:
             take_out(self.working, self._stale)
             if self._prepare is not None:
                 self._prepare(self.working)
+            self.working.zero_grad(set_to_none=True)  # of the last point, where evaluate takes gradients
             with torch.no_grad():
-                found = _named(self._evaluate(self.working.eval()))
+                found = _named(self._evaluate(self.working.eval()), where)
         if self.metrics and set(found) != set(self.metrics):
             raise AutopermError(f"evaluate returned {_list(found)} at {where} but {_list(self.metrics)} before")
         if not found:
@@ -114,6 +119,34 @@ def _working(name: str, model: Model, template: nn.Module | None) -> nn.Module:
     return copy.deepcopy(source).eval()
 
 
+def _fitting(state: Mapping[str, torch.Tensor], module: nn.Module, name: str) -> Mapping[str, torch.Tensor]:
+    """A state dict with all names of a module's, of which tied ones may be missing, and with no others.
+
+    Raises:
+        StateError: names or shapes are others, or what the module ties has different entries.
+    """
+    wanted, found = module.state_dict(), dict[str, torch.Tensor]()
+    names: dict[object, list[str]] = {}
+    for key, value in wanted.items():
+        names.setdefault(identity(value) if isinstance(value, torch.Tensor) and value.numel() else key, []).append(key)
+    for tied in names.values():
+        given = [key for key in tied if key in state]
+        if apart := [key for key in given[1:] if not _equal(state[given[0]], state[key])]:
+            raise StateError(
+                f"{name}: {given[0]} and {apart[0]} are one tensor in the module that is evaluated, with different entries here"
+            )
+        found |= {key: state.get(key, state[given[0]]) for key in tied if given}
+    try:
+        check_pair(wanted, {**found, **{k: v for k, v in state.items() if k not in wanted}})
+    except StateError as error:
+        raise StateError(f"the module that is evaluated, and {name}: {error}") from error
+    return like(state, found)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return one is other or (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and torch.equal(one, other))
+
+
 def _clipped(weights: Sequence[float]) -> Sequence[float]:
     """The weights without the negative ones, summing to one again."""
     if min(weights) >= 0.0:
@@ -125,14 +158,35 @@ def _clipped(weights: Sequence[float]) -> Sequence[float]:
 def _upwards(higher_is_better: bool | str | Collection[str], metrics: Collection[str]) -> frozenset[str]:
     if isinstance(higher_is_better, bool):
         return frozenset(metrics) if higher_is_better else frozenset()
+    if not isinstance(higher_is_better, Collection):
+        raise AutopermError(f"higher_is_better must be True, False or names of metrics, not {higher_is_better!r}")
     named = {higher_is_better} if isinstance(higher_is_better, str) else set(higher_is_better)
     if unknown := named - set(metrics):
         raise AutopermError(f"higher_is_better names {_list(unknown)}, but evaluate returned {_list(metrics)}")
     return frozenset(named)
 
 
-def _named(found: Metrics) -> dict[str, float]:
-    return {k: float(v) for k, v in found.items()} if isinstance(found, Mapping) else {"loss": float(found)}
+def _named(found: Any, where: str) -> dict[str, float]:
+    if isinstance(found, Mapping):
+        return {str(k): _number(v, f"{k!r}: ", where) for k, v in found.items()}
+    return {"loss": _number(found, "", where)}
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    """A number, or a tensor or an array of one.
+
+    Raises:
+        AutopermError: it is none; what it is, and where.
+    """
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+        raise AutopermError(
+            f"evaluate returned {name}a {type(value).__name__}{shape} at {where}; it should return a number, or a dict of numbers"
+        ) from error
 
 
 def _list(names: Collection[str]) -> str:

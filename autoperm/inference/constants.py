@@ -110,7 +110,7 @@ class Constants:
             number = node.args[at]
             if isinstance(number, fx.Node):
                 raise LookupError(node.name)
-        return torch.full(tuple(value.shape), number, dtype=value.dtype)
+        return torch.full(tuple(value.shape), number, dtype=value.dtype, device="cpu")
 
 
 def _packet(node: fx.Node) -> str:

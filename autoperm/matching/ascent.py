@@ -48,7 +48,7 @@ class Ascent:
     def sweep(self, run: Run | None = None) -> int:
         """Visit every block once; how many moved. A run that is stopped ends it between two blocks."""
         moved = 0
-        for k in torch.randperm(len(self.blocks), generator=self._generator).tolist():
+        for k in torch.randperm(len(self.blocks), generator=self._generator, device="cpu").tolist():
             if run is not None and run.stopped:
                 break
             moved += self.visit(self.blocks[k])

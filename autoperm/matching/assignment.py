@@ -23,6 +23,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
+from autoperm.errors import AutopermError
+
 #: Up to this many rows the dense solver is the faster one.
 DENSE = 450
 
@@ -68,7 +70,13 @@ def assign_again(gram: np.ndarray, before: np.ndarray | None) -> tuple[np.ndarra
 
 
 def _dense(gram: np.ndarray) -> np.ndarray:
-    return linear_sum_assignment(gram, maximize=True)[1]
+    try:
+        return linear_sum_assignment(gram, maximize=True)[1]
+    except ValueError as error:
+        raise AutopermError(
+            f"products of the weights are not finite in {gram.dtype}: they are too large. Scale both models down, or convert "
+            "them to float64"
+        ) from error
 
 
 def _certified(gram: np.ndarray, before: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -170,8 +178,9 @@ def _candidates(whole: torch.Tensor, prices: np.ndarray, row_spread: torch.Tenso
             least = float(((worth - top) / spread).reshape(-1).kthvalue(worth.numel() - count).values)
         chosen = torch.nonzero((worth > top + least * spread).reshape(-1))[:, 0]
         if not len(worth) <= len(chosen) <= 4 * count:  # ties, or rows unlike the first ones
-            worth += 1e-6 * torch.rand(worth.shape, generator=generator, dtype=worth.dtype)  # tied rows choose apart
-            chosen = (worth.topk(_CANDIDATES, 1).indices + n * torch.arange(len(worth))[:, None]).reshape(-1)
+            # Tied rows choose apart.
+            worth += 1e-6 * torch.rand(worth.shape, generator=generator, dtype=worth.dtype, device="cpu")
+            chosen = (worth.topk(_CANDIDATES, 1).indices + n * torch.arange(len(worth), device="cpu")[:, None]).reshape(-1)
         found.append(chosen.numpy() + n * rows.start)
     return np.unique(np.concatenate(found))
 
@@ -234,7 +243,7 @@ def _contradictions(
     n, (enough, rounding) = len(whole), margins
     cost, has, own = (torch.from_numpy(x) for x in (prices, worth, best))
     rough, least = cost.to(whole.dtype), (has - rounding).to(whole.dtype)
-    worst, where = torch.full_like(cost, enough), torch.full((n,), -1)
+    worst, where = torch.full_like(cost, enough), torch.full((n,), -1, device="cpu")
     found = []
     for rows in _rows(n, _CHUNK // 2):  # in double precision
         others = (whole[rows] - rough).scatter_(1, own[rows, None], -float("inf"))

@@ -41,7 +41,7 @@ def gram(problem: Problem, g: int, cells: Sequence[Unfolding]) -> np.ndarray:
         return np.zeros((group.copies, group.size, group.size))
     # In the weights' own precision: the objective itself decides about a step.
     kept, rest = (None, list(cells)) if group.parents else joint_gram(problem, group.leaves, cells)
-    total = torch.zeros(()) if kept is None else kept[None]
+    total = torch.zeros((), device="cpu") if kept is None else kept[None]
     for u, pair in itertools.chain.from_iterable(in_parts(problem, u, {*group.leaves, *group.parents}) for u in rest):
         for axes in u.occurrences(group.leaves):
             batch = [u.axis_beside(p, axes[0]) for p in group.parents]

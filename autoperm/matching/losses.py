@@ -48,6 +48,8 @@ def loss_with(
     if not isinstance(value, Tensor) or value.numel() != 1:
         what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise AutopermError(f"loss= must return a tensor of one number, not {what}; take the mean over the batch")
+    if value.is_complex():
+        raise AutopermError("loss= must return a real number, not a complex one; take its absolute value or its real part")
     return value.reshape(())
 
 

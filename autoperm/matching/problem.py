@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,6 +35,8 @@ def part_of(spec: PermutationSpec, groups: Groups) -> PermutationSpec:
     """
     if groups is None:
         return spec
+    if not callable(groups) and not isinstance(groups, Iterable):
+        raise AutopermError(f"groups= is a {type(groups).__name__}; give names of groups, group.name, or a function of a group")
     if callable(groups):
         chosen = {g for g, group in enumerate(spec.groups) if groups(group)}
     else:

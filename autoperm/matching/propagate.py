@@ -38,7 +38,7 @@ def propagate(
     evidence = {block: _evidence(problem, block) for block in found}
     known: set[int] = set()
     seen: dict[Block, dict[str, int]] = {}
-    waiting = [found[k] for k in torch.randperm(len(found), generator=generator).tolist()]
+    waiting = [found[k] for k in torch.randperm(len(found), generator=generator, device="cpu").tolist()]
     while waiting:
         shares = [_share(evidence[block], known) for block in waiting]
         block = waiting.pop(max(range(len(shares)), key=shares.__getitem__))

@@ -13,6 +13,7 @@ from torch import nn
 from autoperm.capture.guard import same_random_state
 from autoperm.errors import AutopermError, StateError
 from autoperm.matching.problem import Groups, Problem, part_of
+from autoperm.options import check_number, check_seed, check_spec
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
 from autoperm.state import check_finite, check_pair, check_same_kind, check_state, state_of
@@ -39,8 +40,7 @@ class Match:
     interrupted: bool = False
 
     def __repr__(self) -> str:
-        sweeps = len(self.history) - 1
-        return f"<Match: objective {self.objective:.6g}, distance {self.distance:.6g} after {sweeps} sweeps>"
+        return f"<Match: objective {self.objective:.6g}, distance {self.distance:.6g} after {len(self.history) - 1} steps>"
 
 
 def matcher(name: str) -> Callable[[Callable[..., Match]], Callable[..., Match]]:
@@ -101,11 +101,12 @@ def match(
     """
     if not isinstance(method, str) or method not in _MATCHERS:
         raise AutopermError(f"no matcher is called {method!r}; there are {', '.join(sorted(_MATCHERS))}")
-    check_spec(spec, seed)
+    check_spec(spec)
+    seed = check_seed(seed)
     a, b = state_of(model_a, "model_a"), state_of(model_b, "model_b")
     check_pair(a, b)
-    check_state(spec, a, "model_a")
     for state, what in ((a, "model_a"), (b, "model_b")):
+        check_state(spec, state, what)
         check_values(spec, state, what)
     check_same_kind(a, b)
     network = next((m for m in (template, model_a, model_b) if isinstance(m, nn.Module)), None)
@@ -160,23 +161,7 @@ def _check_number(name: str, annotation: str, value: Any) -> None:
     kinds = annotation.split(" | ")
     if not {"int", "float"} & set(kinds) or (value is None and "None" in kinds) or (isinstance(value, str) and "str" in kinds):
         return
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole or ("float" in kinds and isinstance(value, float))) or value != value:
-        raise AutopermError(f"{name} must be a {'number' if 'float' in kinds else 'whole number'}, not {value!r}")
-    if name in _NOT_NEGATIVE and value < 0:
-        raise AutopermError(f"{name} must be 0 or more, not {value}")
-
-
-def check_spec(spec: object, seed: object = 0) -> None:
-    """Check that a spec is one, and a seed a whole number.
-
-    Raises:
-        AutopermError: one is not.
-    """
-    if not isinstance(spec, PermutationSpec):
-        raise AutopermError(f"spec is a {type(spec).__name__}; pass what autoperm.infer returns")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise AutopermError(f"seed must be a whole number of at most 64 bits, not {seed!r}")
+    check_number(name, value, whole="float" not in kinds, least=0 if name in _NOT_NEGATIVE else None)
 
 
 def check_values(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: str) -> None:
@@ -189,4 +174,7 @@ def check_values(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what:
     for name, tensor in parameters.items():
         if tensor.is_meta:
             raise StateError(f"{what}: {name} is on the meta device and has no values to match; load its weights first")
+        if tensor.layout is not torch.strided or str(tensor.dtype).startswith("torch.float8"):
+            kind = tensor.dtype if tensor.layout is torch.strided else tensor.layout
+            raise StateError(f"{what}: {name} is {kind}, which cannot be matched; convert it to a dense tensor of 16 bits or more")
     check_finite(parameters, what)

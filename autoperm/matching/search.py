@@ -132,7 +132,7 @@ class Kicks:
     def kick(self, run: Run) -> None:
         """Change some blocks, and let those beside them answer."""
         kinds = (self._recreate, self._trade, self._scatter)
-        odds = torch.tensor([(1 + good) / (2 + tried) for good, tried in zip(self._good, self._tried, strict=True)])
+        odds = torch.tensor([(1 + good) / (2 + tried) for good, tried in zip(self._good, self._tried, strict=True)], device="cpu")
         self._last = int(torch.multinomial(odds, 1, generator=self._generator))
         self._tried[self._last] += 1
         kicked = kinds[self._last]()
@@ -188,14 +188,14 @@ class Kicks:
         return [k]
 
     def _draw(self, below: int) -> int:
-        return int(torch.randint(below, (), generator=self._generator))
+        return int(torch.randint(below, (), generator=self._generator, device="cpu"))
 
     def _shuffled(self, values: Sequence[int]) -> list[int]:
-        return [values[k] for k in torch.randperm(len(values), generator=self._generator).tolist()]
+        return [values[k] for k in torch.randperm(len(values), generator=self._generator, device="cpu").tolist()]
 
 
 def _uniform(generator: torch.Generator) -> float:
-    return float(torch.rand((), generator=generator, dtype=torch.float64))
+    return float(torch.rand((), generator=generator, dtype=torch.float64, device="cpu"))
 
 
 def _groups(block: Block) -> list[int]:

@@ -121,6 +121,7 @@ class _Scores:
         first = [_CONFIDENCE * matrix + (1 - _CONFIDENCE) / matrix.shape[-1] for matrix in start]
         self._scores = [(tau * matrix.log()).requires_grad_() for matrix in first]
         self._adam = torch.optim.Adam(self._scores, lr=lr) if self._scores else None
+        self._unit = 0.0  # gradients count in units of the first: Adam's are numbers near 1, whatever the weights' scale
 
     def matrices(self) -> list[Tensor]:
         """What they stand for. What the operator adds to rows and columns is kept, for it to start from next time."""
@@ -131,9 +132,14 @@ class _Scores:
 
     def improve(self) -> bool:
         """A step along the gradients that a cost has left; False where one is not finite."""
-        if not all(bool(scores.grad.isfinite().all()) for scores in self._scores if scores.grad is not None):
+        gradients = [scores.grad for scores in self._scores if scores.grad is not None]
+        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
             return False
+        if self._unit == 0:
+            self._unit = max((float(gradient.abs().max()) for gradient in gradients), default=0.0)
         if self._adam is not None:
+            for gradient in gradients:
+                gradient.div_(self._unit or 1.0)
             self._adam.step()
             self._adam.zero_grad()
         return True
@@ -196,7 +202,9 @@ class _Where:
         self._generator = torch.Generator().manual_seed(seed) if point == "random" else None
 
     def __call__(self) -> float:
-        return 0.5 if self._generator is None else float(torch.rand((), generator=self._generator, dtype=torch.float64))
+        if self._generator is None:
+            return 0.5
+        return float(torch.rand((), generator=self._generator, dtype=torch.float64, device="cpu"))
 
 
 def _cost(

@@ -81,7 +81,7 @@ def straight_through(
         >>> autoperm.match(mlp, spec.random(1).apply(mlp), spec, method="ste", data=data, steps=5, **options).distance
         0.0
     """
-    if steps < 0 or not lr > 0:
+    if steps < 0 or not 0 < lr < float("inf"):
         raise AutopermError(f"steps= must be at least 0 and lr= above 0, not {steps} and {lr}")
     with torch.random.fork_rng(), running("straight-through", total=steps, progress=progress) as run:
         torch.manual_seed(seed)

@@ -30,7 +30,7 @@ class Moments:
     def __init__(self) -> None:
         self.count = 0
         self._noise = 0.0  # the relative spread below which a row is constant, to rounding
-        self.mean_a = self.mean_b = self.square_a = self.square_b = self.cross = torch.zeros(())
+        self.mean_a = self.mean_b = self.square_a = self.square_b = self.cross = torch.zeros((), device="cpu")
 
     def add(self, a: torch.Tensor, b: torch.Tensor, *, precision: float = 0.0) -> None:
         """Take in samples of both, shape (p, n, samples).
@@ -86,7 +86,7 @@ class Spread:
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean = self._square = torch.zeros(())
+        self.mean = self._square = torch.zeros((), device="cpu")
 
     def add(self, rows: torch.Tensor) -> None:
         """Take in samples, shape (n, samples)."""

@@ -67,7 +67,7 @@ class Pairs:
 
     def _product(self, which: slice) -> torch.Tensor:
         """The Gram matrices of some positions with all positions, shape (some, m, n, m)."""
-        total = torch.zeros(())
+        total = torch.zeros((), device="cpu")
         for a, b in self._parts:
             rows, columns = a[which].reshape(-1, a.shape[2]), b.reshape(-1, b.shape[2])
             total = total.to(a.device) + (rows @ columns.conj().T).real
@@ -77,7 +77,7 @@ class Pairs:
     def _gram(self, i: int, j: int) -> np.ndarray:
         if self._whole is not None:
             return self._whole[i, :, j].numpy()
-        return sum(((a[i] @ b[j].conj().T).real for a, b in self._parts), torch.zeros(())).cpu().numpy()
+        return sum(((a[i] @ b[j].conj().T).real for a, b in self._parts), torch.zeros((), device="cpu")).cpu().numpy()
 
     def unmoved(self) -> float:
         """What all positions are worth as they are."""
@@ -104,7 +104,7 @@ class Pairs:
 
 def _bound(grams: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Upper bounds (p,) on assignments over matrices (p, m, m), by a few passes of Sinkhorn scaling; and the prices (p, m)."""
-    prices = torch.zeros(grams.shape[:2], dtype=grams.dtype)
+    prices = torch.zeros(grams.shape[:2], dtype=grams.dtype, device="cpu")
     spread = float(grams.std(correction=0))
     for share in _TEMPERATURES if spread > 0 else ():
         wishes = torch.sub(grams, prices[:, None]).mul_(1 / (share * spread))

@@ -71,10 +71,10 @@ class Ascent:
         return better
 
     def _order(self) -> list[int]:
-        return torch.randperm(len(self.models), generator=self._generator).tolist()
+        return torch.randperm(len(self.models), generator=self._generator, device="cpu").tolist()
 
     def _draw(self) -> int:
-        return int(torch.randint(2**31, (), generator=self._generator))
+        return int(torch.randint(2**31, (), generator=self._generator, device="cpu"))
 
     def _stopped(self, run: Run) -> bool:
         return run.stopped or self.interrupted

@@ -7,6 +7,7 @@ units are read off the merged ones, and its own weights take it from there.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -58,7 +59,8 @@ class Branched(nn.Module):
         super().__init__()
         self.weights = tuple(shares)
         names = {home: name for name, home in reversed(list(spec.aliases.items())) if name in states[0]}
-        self._traces: Traces[Spliced] = Traces(_tracer(copy.deepcopy(network), spec, part, set(chosen), labels, names))
+        self._how = functools.partial(_tracer, spec=spec, part=part, chosen=set(chosen), labels=labels, names=names)
+        self._trace(copy.deepcopy(network))
         spliced = self._traces.of(batch)
         self.outputs = tuple(spliced.outputs)
         self.trunk, self.heads = _Weights(), nn.ModuleList([_Weights(), _Weights()])
@@ -69,6 +71,16 @@ class Branched(nn.Module):
             else:
                 self._head(where).put(name, states[where][name].detach().clone(), name in parameters)
         self.eval()
+
+    def _trace(self, network: nn.Module) -> None:
+        self._network = (network,)  # no submodule: it is only there to be traced
+        self._traces: Traces[Spliced] = Traces(self._how(network))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Branched:
+        """To another dtype or device, as ``double()`` and ``to()`` do: what is traced goes along."""
+        super()._apply(fn, recurse)
+        self._trace(copy.deepcopy(self._network[0])._apply(fn))
+        return self
 
     def _head(self, k: int) -> _Weights:
         return self.heads[k]  # type: ignore[return-value]
@@ -114,7 +126,7 @@ class Branched(nn.Module):
         new = self.__class__.__new__(self.__class__)
         memo[id(self)] = new
         for key, value in self.__dict__.items():  # traces hold no weights: copies share them
-            new.__dict__[key] = value if key == "_traces" else copy.deepcopy(value, memo)
+            new.__dict__[key] = value if key in ("_traces", "_how", "_network") else copy.deepcopy(value, memo)
         return new
 
 

@@ -150,7 +150,7 @@ def _own(captured: Capture, node: fx.Node) -> list[fx.Node]:
 def _bias(captured: Capture, node: fx.Node, op: Linear) -> tuple[fx.Node, Bias | None]:
     """The node that holds the result with its bias, and the bias with its entries' channels if it is the layer's own."""
     if op.bias is not None:
-        return node, _entries(captured, _own(captured, op.bias), torch.arange(op.count), inside=True)
+        return node, _entries(captured, _own(captured, op.bias), torch.arange(op.count, device="cpu"), inside=True)
     path = [node]
     while len(path[-1].users) == 1 and rearranges(user := next(iter(path[-1].users))):
         path.append(user)
@@ -168,7 +168,7 @@ def _bias(captured: Capture, node: fx.Node, op: Linear) -> tuple[fx.Node, Bias |
 def _labels(node: fx.Node, op: Linear) -> Tensor:
     """For every entry of a node's value its channel."""
     shape = node.meta["val"].shape
-    index = torch.arange(op.count).reshape([n if k in op.channels else 1 for k, n in enumerate(shape)])
+    index = torch.arange(op.count, device="cpu").reshape([n if k in op.channels else 1 for k, n in enumerate(shape)])
     return index.expand(shape).contiguous()
 
 
@@ -177,10 +177,11 @@ def _entries(captured: Capture, chain: Sequence[fx.Node], labels: Tensor, *, ins
     if not chain:
         return None
     shape = chain[0].meta["val"].shape
-    entries, labels = torch.broadcast_tensors(follow(chain, torch.arange(shape.numel()).reshape(shape)), labels)
-    found = torch.full((shape.numel(),), -1)
+    entries, labels = torch.broadcast_tensors(follow(chain, torch.arange(shape.numel(), device="cpu").reshape(shape)), labels)
+    found = torch.full((shape.numel(),), -1, device="cpu")
     found[entries] = labels
-    if not torch.equal(found[entries], labels) or not torch.equal(found.sort().values, torch.arange(int(labels.max()) + 1)):
+    every = torch.arange(int(labels.max()) + 1, device="cpu")
+    if not torch.equal(found[entries], labels) or not torch.equal(found.sort().values, every):
         return None
     return Bias(captured.states[chain[0].name][0], found.reshape(shape), inside)
 

@@ -26,11 +26,16 @@ def normalised(weights: Sequence[float] | None, count: int) -> list[float]:
     """
     if weights is None:
         return [1 / count] * count
-    given = [float(w) for w in weights]
+    try:
+        given = [float(w) for w in weights]
+        total = math.fsum(given)
+    except OverflowError:
+        total = math.inf
+    except (TypeError, ValueError) as error:
+        raise AutopermError(f"weights= must be a list of numbers, one per model, not {weights!r}") from error
     if len(given) != count:
         raise AutopermError(f"weights= holds {len(given)} weights for {count} models; give one per model")
-    total = math.fsum(given)
-    if not all(map(math.isfinite, given)) or total <= 0:
+    if not math.isfinite(total) or total <= 0:
         raise AutopermError(f"weights= must be finite and have a positive sum, not {given}")
     return [w / total for w in given]
 

@@ -47,9 +47,10 @@ class Models:
         groups: Groups = None,
         template: nn.Module | None = None,
     ):
-        if isinstance(models, (nn.Module, Mapping)) or len(models) < 2:
-            count = 1 if isinstance(models, (nn.Module, Mapping)) else len(models)
-            raise AutopermError(f"merging needs a list of at least 2 models, got {count}")
+        if not isinstance(models, Sequence):
+            raise AutopermError(f"merging needs a list of at least 2 models, got one {type(models).__name__}; pass a list")
+        if len(models) < 2:
+            raise AutopermError(f"merging needs a list of at least 2 models, got {len(models)}")
         self.spec, self.groups, self.part = spec, groups, part_of(spec, groups)
         self.states = [state_of(model, f"models[{k}]") for k, model in enumerate(models)]
         self.network = next((m for m in (template, *models) if isinstance(m, nn.Module)), None)
@@ -65,8 +66,10 @@ class Models:
                 check_same_kind(self.states[0], state)
             except StateError as error:
                 raise StateError(f"models[0] and models[{k}]: {error}") from error
+            check_state(self.spec, state, f"models[{k}]")
             check_values(self.spec, state, f"models[{k}]")
             _check_buffers(self.spec, state, f"models[{k}]")
+        _check_infinities(self.spec, self.states)
 
     def __len__(self) -> int:
         return len(self.states)
@@ -150,3 +153,15 @@ def _check_buffers(spec: PermutationSpec, state: Mapping[str, Tensor], what: str
             continue
         if (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.isnan().any()):
             raise StateError(f"{what}: {name} holds NaN ({int(tensor.isnan().sum())} of {tensor.numel()} entries)")
+
+
+def _check_infinities(spec: PermutationSpec, states: Sequence[Mapping[str, Tensor]]) -> None:
+    """Of infinities of both signs there is no mean."""
+    for name, first in states[0].items():
+        if spec.aliases.get(name) in spec.parameters or not isinstance(first, Tensor) or first.is_meta:
+            continue
+        if not first.is_floating_point() or all(bool(s[name].isfinite().all()) for s in states):
+            continue
+        for k, state in enumerate(states):
+            if bool((first.isinf() & state[name].isinf() & (first != state[name])).any()):
+                raise StateError(f"models[0] and models[{k}]: {name} holds infinities of both signs, of which there is no mean")

@@ -128,9 +128,9 @@ def merging(labels: np.ndarray, weights: list[float]) -> list[Tensor]:
     Row m of them together sums to one. Members count by their models' weights, all alike where those are zero.
     """
     n = labels.shape[1]
-    count = torch.zeros(n, 2 * n, dtype=torch.float64)
-    count[torch.from_numpy(labels.reshape(-1)), torch.arange(2 * n)] = 1.0
-    weighted = count * torch.tensor(weights, dtype=torch.float64).repeat_interleave(n)
+    count = torch.zeros(n, 2 * n, dtype=torch.float64, device="cpu")
+    count[torch.from_numpy(labels.reshape(-1)), torch.arange(2 * n, device="cpu")] = 1.0
+    weighted = count * torch.tensor(weights, dtype=torch.float64, device="cpu").repeat_interleave(n)
     total = weighted.sum(1, keepdim=True)
     found = torch.where(total > 0, weighted / torch.where(total > 0, total, 1.0), count / count.sum(1, keepdim=True))
     return list(found.split(n, dim=1))

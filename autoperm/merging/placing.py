@@ -58,7 +58,8 @@ def _convolution(node: fx.Node, name: str) -> Linear | None:
     if name not in _TRANSPOSED and not args.get("transposed", False):
         return _along(node, "input", "weight", "bias", (channel,), (0,))
     groups = args["groups"]
-    within = torch.arange(groups).repeat_interleave(shape[0] // groups)[:, None] * shape[1] + torch.arange(shape[1])
+    outer = torch.arange(groups, device="cpu").repeat_interleave(shape[0] // groups)
+    within = outer[:, None] * shape[1] + torch.arange(shape[1], device="cpu")
     count = groups * shape[1]
     return Linear(args["input"], args["weight"], args["bias"], (channel,), count, _spread(within, (0, 1), len(shape)))
 
@@ -89,7 +90,7 @@ def _along(node: fx.Node, x: str, weight: str, bias: str | None, channels: tuple
     shape = args[weight].meta["val"].shape
     sizes = [shape[d] for d in dims]
     count = math.prod(sizes)
-    of_operand = _spread(torch.arange(count).reshape(sizes), dims, len(shape))
+    of_operand = _spread(torch.arange(count, device="cpu").reshape(sizes), dims, len(shape))
     return Linear(args[x], args[weight], args[bias] if bias is not None else None, channels, count, of_operand)
 
 
@@ -143,8 +144,8 @@ def placed(chain: Sequence[fx.Node], of_operand: Tensor) -> Tensor | None:
         return _spread(index.permute(order) if dims else index, sorted(dims), len(shape))
     if math.prod(shape) > _LARGE or math.prod(operand) > _LARGE:
         return None
-    entries = follow(chain, torch.arange(math.prod(shape)).reshape(shape))
-    found = torch.full((math.prod(shape),), -1)
+    entries = follow(chain, torch.arange(math.prod(shape), device="cpu").reshape(shape))
+    found = torch.full((math.prod(shape),), -1, device="cpu")
     wanted = of_operand.expand(operand)
     found[entries] = wanted
     consistent = bool((found[entries] == wanted).all()) and bool((found >= 0).all())

@@ -10,9 +10,10 @@ from torch import nn
 
 from autoperm.errors import AutopermError
 from autoperm.matching.problem import Groups
-from autoperm.matching.registry import check_options, check_spec
+from autoperm.matching.registry import check_options
 from autoperm.merging.combine import combined, distance_between, normalised
 from autoperm.merging.models import Model, Models
+from autoperm.options import check_seed, check_spec
 from autoperm.permutation import Permutation
 from autoperm.running import Progress
 from autoperm.spec import PermutationSpec
@@ -127,7 +128,8 @@ def merge(
         >>> torch.equal(merged.model[0].weight, mlp[0].weight)
         True
     """
-    check_spec(spec, seed)
+    check_spec(spec)
+    seed = check_seed(seed)
     if not isinstance(method, str) or method not in _MERGERS:
         raise AutopermError(f"no merger is called {method!r}; there are {', '.join(sorted(_MERGERS))}")
     given = Models(models, spec, groups=groups, template=template)

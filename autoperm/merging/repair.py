@@ -28,7 +28,7 @@ from autoperm.matching.streams import Spread
 from autoperm.merging.channels import Layer, Network, network
 from autoperm.merging.combine import normalised
 from autoperm.running import Progress, Run, running
-from autoperm.state import check_pair, state_of
+from autoperm.state import check_pair, check_same_kind, state_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def repair(
     traces = Traces(lambda batch: network(capture(repaired, batch)))
     levels = _levels([traces.of(batch) for batch in given])
     with running("repair", total=sum(map(len, levels)), progress=progress) as run:
-        _Repair(repaired, given, traces).all(levels, states, shares, run)
+        _Repair(repaired, given, traces, run).all(levels, states, shares)
     forget(repaired, traces.of(given[0]).captured.caches)
     for module, before in zip(repaired.modules(), model.modules(), strict=True):
         module.training = before.training
@@ -101,11 +101,14 @@ def repair(
 def _check(model: nn.Module, endpoints: Sequence[nn.Module | State], weights: Sequence[float] | None) -> list[float]:
     if not isinstance(model, nn.Module):
         raise AutopermError(f"repair runs the model, but got a {type(model).__name__}: pass a module with the merged weights")
+    if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+        raise StateError("the model is on the meta device and has no values to repair; load its weights first")
     if isinstance(endpoints, (nn.Module, Mapping)) or not endpoints:
         raise AutopermError("endpoints must be a list of the models that the model was merged from, at least one")
     for k, endpoint in enumerate(endpoints):
         try:
             check_pair(model.state_dict(), state_of(endpoint))
+            check_same_kind(model.state_dict(), state_of(endpoint))
         except StateError as error:
             raise StateError(f"the model and endpoints[{k}]: {error}") from error
     return normalised(weights, len(endpoints))
@@ -126,25 +129,32 @@ def _levels(networks: Sequence[Network]) -> list[list[Layer]]:
 class _Repair:
     """The model while it is repaired, and the batches."""
 
-    def __init__(self, model: nn.Module, data: Sequence[Any], traces: Traces[Network]):
-        self._model, self._data, self._traces = model, data, traces
+    def __init__(self, model: nn.Module, data: Sequence[Any], traces: Traces[Network], run: Run):
+        self._model, self._data, self._traces, self._run = model, data, traces, run
         self._parameters = dict(model.named_parameters(remove_duplicate=False))
         self._norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
-    def all(self, levels: Sequence[Sequence[Layer]], states: Sequence[State], shares: Sequence[float], run: Run) -> None:
-        """Repair the levels in order, with BatchNorm reset wherever a layer before it has changed."""
+    def all(self, levels: Sequence[Sequence[Layer]], states: Sequence[State], shares: Sequence[float]) -> None:
+        """Repair the levels in order, with BatchNorm reset wherever a layer before it has changed.
+
+        A run that is stopped leaves the layers that it has not measured on all batches as they are.
+        """
         targets = self._targets([layer for level in levels for layer in level], states, shares)
+        if self._run.stopped:
+            return
         reset = -1  # the last level that was repaired when BatchNorm was reset
         for k, level in enumerate(levels):
             if max(layer.after for layer in level) > reset:
                 self._reset_norms()
                 reset = k
+            if self._run.stopped:
+                break
             (found,) = self._measure(level, [self._model.state_dict()])
+            if self._run.stopped:
+                break
             for layer in level:
                 self._correct(layer, found[layer.weight], *targets[layer.weight])
-                run.advance()
-            if run.stopped:
-                break
+                self._run.advance()
         if max(self._traces.of(self._data[0]).normalised, 0) > reset:
             self._reset_norms()
 
@@ -153,6 +163,8 @@ class _Repair:
         wanted = {layer.weight for layer in layers}
         found = [{name: Spread() for name in wanted} for _ in states]
         for batch in self._data:
+            if self._run.stopped:
+                return found
             traced = self._traces.of(batch)
             of_node = {layer.node: layer for layer in traced.layers if layer.weight in wanted}
 

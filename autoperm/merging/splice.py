@@ -149,9 +149,9 @@ def _positions(
     action: Action, activation: Activation, shape: Sequence[int], element: Sequence[np.ndarray]
 ) -> Tensor | None:
     """For every entry of a node's value the flat position of the merged one; None where nothing moves."""
-    here = torch.arange(int(np.prod(shape))).reshape(*shape)
+    here = torch.arange(int(np.prod(shape)), device="cpu").reshape(*shape)
     inner = activation.arranged(here)
-    index = torch.empty(here.numel(), dtype=torch.int64)
+    index = torch.empty(here.numel(), dtype=torch.int64, device="cpu")
     index[inner.flatten()] = gather(action, activation.layout, element, inner).flatten()
     return None if torch.equal(index, here.flatten()) else index.reshape(*shape)
 
@@ -163,4 +163,4 @@ def _along_dimensions(index: Tensor) -> list[tuple[int, Tensor]] | None:
     for d, (line, whole) in enumerate(zip(lines, at, strict=True)):
         if not torch.equal(line.reshape([-1 if j == d else 1 for j in range(index.ndim)]).expand_as(whole), whole):
             return None
-    return [(d, line) for d, line in enumerate(lines) if not torch.equal(line, torch.arange(len(line)))]
+    return [(d, line) for d, line in enumerate(lines) if not torch.equal(line, torch.arange(len(line), device="cpu"))]

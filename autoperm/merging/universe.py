@@ -215,7 +215,7 @@ def _degree(problem: Problem, cells: Mapping[str, Sequence[Unfolding]]) -> int:
 
 def _summed(tensors: Iterable[Tensor]) -> tuple[Tensor, float]:
     """The sum in double precision, and the sum of the squares."""
-    total, squares = torch.zeros(()), []
+    total, squares = torch.zeros((), device="cpu"), []
     for tensor in tensors:
         total = total + tensor.to(torch.promote_types(tensor.dtype, torch.float64))
         squares.append(square(tensor))

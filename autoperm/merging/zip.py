@@ -28,6 +28,7 @@ from autoperm.merging.obstacles import obstacles, until_of
 from autoperm.merging.pairing import pair_up
 from autoperm.merging.resemblance import resemblances
 from autoperm.merging.roles import roles
+from autoperm.options import check_number
 from autoperm.permutation import Permutation
 from autoperm.running import Progress
 from autoperm.spec import PermutationSpec
@@ -175,6 +176,7 @@ def _check(models: Sequence[Model], weights: Sequence[float] | None, budget: flo
             'autoperm.merge(models, spec, method="many")'
         )
     for name, value in (("budget", budget), ("repeat", repeat)):
+        check_number(name, value)
         if not 0 <= value <= 1:
             raise AutopermError(f"{name}= must be from 0 to 1, not {value}")
     shares = normalised(weights, 2)

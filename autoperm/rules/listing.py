@@ -95,7 +95,7 @@ class Places(Listed):
 
     @property
     def is_order(self) -> bool:
-        return torch.equal(self.value, torch.arange(self.listing.size))
+        return torch.equal(self.value, torch.arange(self.listing.size, device="cpu"))
 
 
 @dataclass(eq=False)

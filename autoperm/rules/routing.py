@@ -42,7 +42,7 @@ def sort(op: Op) -> object | None:
     if choice is None or choice.ndim != 1 or op.get("descending"):
         return None
     listing = Listing(choice)
-    order = Places(listing, torch.arange(listing.size))
+    order = Places(listing, torch.arange(listing.size, device="cpu"))
     return order if op.name.startswith("aten.argsort") else [Rows(listing, choice, 0), order]
 
 
@@ -108,7 +108,7 @@ def _by_place(op: Op, dims: list[int], places: list[Places]) -> object | None:
     shape = view.shape
     if any(p.listing is not listing for p in places) or dims != list(range(first, first + len(dims))):
         return None
-    index = torch.zeros(listing.size, dtype=torch.long)
+    index = torch.zeros(listing.size, dtype=torch.long, device="cpu")
     for dim, place in zip(dims, places, strict=True):
         index = index * shape[dim] + place.value % shape[dim]
     known = op.value("self")
@@ -119,7 +119,7 @@ def _by_place(op: Op, dims: list[int], places: list[Places]) -> object | None:
     count = math.prod(shape[dim] for dim in dims)
     flat = reshaped(op, view, (*shape[:first], count, *shape[first + len(dims) :]))
     rest = (*shape[:first], listing.size, *shape[first + len(dims) :])
-    if torch.equal(index, torch.arange(count)):
+    if torch.equal(index, torch.arange(count, device="cpu")):
         return Rows(listing, flat, first)
     return Rows(listing, picked(op, flat, first, index.numpy(), rest), first)
 
@@ -142,7 +142,7 @@ def put(op: Op) -> object | None:
     order, values = raw_of(op, index), op.value("values")
     if not isinstance(order, Places) or not order.is_order or values is None:
         return None
-    same = op.shape() == tuple(values.shape) and torch.equal(values, torch.arange(order.listing.size))
+    same = op.shape() == tuple(values.shape) and torch.equal(values, torch.arange(order.listing.size, device="cpu"))
     return Back(order.listing) if same and not op["accumulate"] else None
 
 

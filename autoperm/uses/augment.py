@@ -9,6 +9,7 @@ from torch import nn
 
 from autoperm.errors import AutopermError
 from autoperm.gathering import gather
+from autoperm.options import generator_of
 from autoperm.spec import PermutationSpec
 from autoperm.state import check_state, state_of
 
@@ -35,7 +36,7 @@ def random_batch(
         pass it ``tie_weights=False``). Tensors on which no output depends are repeated.
 
     Raises:
-        AutopermError: count is not a whole number of at least 1.
+        AutopermError: count is not a whole number of at least 1, or the generator is neither a generator nor a seed.
         StateError: names or shapes are not the spec's.
 
     Example:
@@ -54,9 +55,8 @@ def random_batch(
         raise AutopermError(f"count must be a whole number of at least 1, got {count!r}")
     state = state_of(model)
     check_state(spec, state, "the model")
-    if isinstance(generator, int):
-        generator = torch.Generator().manual_seed(generator)
-    elements = [spec.random(generator).arrays for _ in range(count)]
+    drawing = generator_of(generator)
+    elements = [spec.random(drawing).arrays for _ in range(count)]
     batch: dict[str, torch.Tensor] = {}
     seen: set[str] = set()
     for name, tensor in state.items():

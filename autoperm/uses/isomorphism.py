@@ -10,6 +10,7 @@ from torch import nn
 from autoperm.errors import AutopermError
 from autoperm.gathering import gather
 from autoperm.matching import match
+from autoperm.options import check_number
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
 from autoperm.uses.search import Search
@@ -56,6 +57,7 @@ def is_permutation_of(
         >>> autoperm.is_permutation_of(other, mlp, spec) is None
         True
     """
+    check_number("tolerance", tolerance)
     if not 0 <= tolerance < float("inf"):
         raise AutopermError(f"tolerance must be a number of at least 0, got {tolerance}")
     a, b = weights_of_several({"model_a": model_a, "model_b": model_b}, spec)

@@ -13,6 +13,7 @@ from autoperm.caches import copied
 from autoperm.errors import AutopermError, StateError
 from autoperm.gathering import gather
 from autoperm.matching import match
+from autoperm.options import check_number
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
 from autoperm.state import like, state_of
@@ -67,6 +68,7 @@ def transfer(
         >>> torch.allclose(carried[0].weight, other[0].weight + 0.01)
         True
     """
+    check_number("scale", scale)
     if not -float("inf") < scale < float("inf"):
         raise AutopermError(f"scale must be a finite number, got {scale}")
     given = {"base_a": base_a, "tuned_a": tuned_a, "base_b": base_b}
