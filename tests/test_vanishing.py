@@ -134,3 +134,9 @@ def test_roots_of_positive_scores_are_different() -> None:
     model.gate = nn.Sequential(model.gate, Scores(lambda s: F.softplus(s).sqrt()))  # type: ignore[assignment]
     spec = autoperm.infer(model.double().eval(), torch.randn(2, 5, WIDTH, dtype=torch.float64))
     assert [group.size for group in spec.groups] == [EXPERTS]
+
+
+def test_sums_of_what_is_made_of_nothing_are_no_bug() -> None:
+    """A row of zeros that the forward makes itself has no operands."""
+    sizes, worst = found(lambda m, x: x + torch.zeros(WIDTH, dtype=x.dtype).add(1.0).sum() + m.up(x))
+    assert EXPERTS in sizes and worst == 0

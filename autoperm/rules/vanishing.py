@@ -111,7 +111,7 @@ def _rule(names: str) -> Callable[[Callable[[NonZero, Op], Sources]], Callable[[
 
 @_rule(_FOLLOWING)
 def _following(known: NonZero, op: Op) -> Sources:
-    first = next(iter(op.args.values()))
+    first = next(iter(op.args.values()), None)
     return known.of(first) if isinstance(first, fx.Node) else None
 
 
@@ -245,6 +245,8 @@ def balanced(node: fx.Node) -> bool:
         if name in ("add", "sub", "mul", "div") and len(node.all_input_nodes) > 1:
             one, other = node.all_input_nodes[:2]
             return bool(ancestors([one]) & ancestors([other])) or balanced(one) or balanced(other)
+        if not node.all_input_nodes:
+            return False
         node = node.all_input_nodes[0]
     return False
 
