@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     from autoperm.spec import PermutationSpec
 
 
-def check_number(name: str, value: Any, *, whole: bool = False, least: float | None = None) -> None:
+def check_number(name: str, value: Any, *, whole: bool = False, least: float | None = None, nan: bool = False) -> None:
     """Check that an option is a number, a whole one if asked for, and not too small.
+
+    Arguments:
+        nan: whether NaN passes, for callers that say more of it.
 
     Raises:
         AutopermError: the option, and what it was given.
     """
     kind = numbers.Integral if whole else numbers.Real
-    if not isinstance(value, kind) or isinstance(value, bool) or value != value:
+    if not isinstance(value, kind) or isinstance(value, bool) or (value != value and not nan):
         raise AutopermError(f"{name} must be a {'whole number' if whole else 'number'}, not {value!r}")
     if least is not None and value < least:  # type: ignore[operator]
         raise AutopermError(f"{name} must be {least:g} or more, not {value}")

@@ -36,6 +36,12 @@ def mlp(m: Routed, x: Tensor) -> Tensor:
     return m.down(m.up(x).relu())  # type: ignore[no-any-return]
 
 
+def causal(m: Routed, x: Tensor) -> Tensor:
+    """Attention without a bias: of a first row of zeros it makes zeros."""
+    scores = (m.up(x) @ m.down(x).mT).masked_fill(torch.ones(5, 5).triu(1).bool(), -math.inf)
+    return scores.softmax(-1) @ m.up(x)  # type: ignore[no-any-return]
+
+
 def attention(m: Routed, x: Tensor) -> Tensor:
     scores = (m.up(x) @ m.down(x).mT).masked_fill(torch.ones(5, 5).triu(1).bool(), -math.inf)
     return scores.softmax(-1) @ m.shift(x)  # type: ignore[no-any-return]
@@ -63,6 +69,8 @@ ZERO: dict[str, Rows] = {
     "mixed strictly causally": lambda m, x: (x @ x.mT).tril(-1) @ x,
     "attention by ReLU": lambda m, x: (x @ x.mT - 6).relu() @ x,
     "messages of some": lambda m, x: torch.zeros(2, 5, WIDTH, dtype=x.dtype).index_add(1, torch.tensor([0, 1, 1]), m.up(x)[:, :3]),
+    "written over by a ReLU": lambda m, x: x.masked_scatter(x[..., :1] > 0, m.up(x).relu()),
+    "a padding token first": lambda m, x: (h := F.embedding(torch.tensor([[0, 1, 2, 0, 4]]), m.words.weight, 0)) + causal(m, h),
     "scaled by a ReLU": lambda m, x: x * (m.up(x).relu() @ m.level)[..., None],
     "one layer, twice": lambda m, x: m.up(x) - m.up(x.cumsum(1) / torch.arange(1.0, 6.0)[:, None]),
 }
@@ -78,6 +86,8 @@ NOT_ZERO: dict[str, Rows] = {
     "gated": lambda m, x: m.down(F.silu(m.up(x)) * m.shift(x)),
     "words and places": lambda m, x: m.words(torch.tensor([[1, 2, 2, 0, 4]])) + m.level + 0 * x,
     "another layer": lambda m, x: m.up(x) - m.down(x.cumsum(1)),
+    "clipped": lambda m, x: m.down(m.up(x).clamp(-0.5, 0.5)),
+    "written over": lambda m, x: x.masked_scatter(x[..., :1] > 0, m.up(x)),
     "beside the input": lambda m, x: m.down(torch.cat([x[..., :3], m.up(x)[..., 3:].relu()], -1)),
 }
 

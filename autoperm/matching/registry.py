@@ -81,7 +81,7 @@ def match(
         template: a module of the architecture, for matchers that run the models where both are state dicts.
         groups: names of groups, or a predicate on :class:`autoperm.Group`: only these are matched, and all others stay
             as they are. Dependents can be matched without their parent, and the other way round.
-        options: passed to the matcher, see its own documentation.
+        options: passed to the matcher: ``help(autoperm.matching.matchers()[method])`` shows them.
 
     Raises:
         AutopermError: no such matcher, option or group; the known ones are listed.

@@ -23,7 +23,7 @@ def average(models: Models, *, seed: int = 0, align: str = "weight", progress: P
         seed: for the matcher, the same for every model.
         align: the matcher's name, or ``"none"`` to average the models as they are.
         progress: False for no bar, or a function that is called after each model with its number and the match's distance.
-        options: passed to the matcher, see its own documentation.
+        options: passed to the matcher: ``help(autoperm.matching.matchers()[method])`` shows them.
 
     Raises:
         AutopermError: no such matcher or option; the known ones are listed.

@@ -111,7 +111,7 @@ def merge(
         template: a module of the architecture, for matchers that run the models where all are state dicts.
         groups: names of groups, or a predicate on :class:`autoperm.Group`: only these are matched.
         progress: False for no bar, or a function that is called after each step with its number and its value.
-        options: passed to the merger, see its own documentation.
+        options: passed to the merger: ``help(autoperm.merging.mergers()[method])`` shows them.
 
     Raises:
         AutopermError: fewer than two models, weights that cannot be normalised, or no such merger, option or group; the

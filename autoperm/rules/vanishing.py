@@ -26,7 +26,8 @@ _FOLLOWING = """
 view reshape _unsafe_view unsqueeze squeeze permute transpose t expand alias clone contiguous detach lift_fresh_copy slice select
 flip roll repeat unfold flatten unflatten split split_with_sizes unbind chunk view_as_real view_as_complex real index gather
 index_select neg abs tanh silu gelu elu square sin erf atan log1p expm1 mish sqrt native_dropout dropout cumsum topk sort amax
-amin max min linalg_vector_norm rms_norm div avg_pool1d avg_pool2d _adaptive_avg_pool2d
+amin max min linalg_vector_norm rms_norm div avg_pool1d avg_pool2d _adaptive_avg_pool2d as_strided sinh asinh var std
+_fft_r2c _fft_c2r _fft_c2c upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d
 """
 #: Never zero.
 _POSITIVE = "sigmoid exp exp2 softplus _softmax softmax _log_softmax log_softmax cos rsqrt reciprocal"
@@ -195,6 +196,19 @@ def _together(known: NonZero, parts: list[tuple[fx.Node, Sources]]) -> Sources:
         for j, (other, _) in enumerate(parts) if j != k
     )]  # fmt: skip
     return frozenset().union(*kept) if kept else None
+
+
+@_rule("clamp hardtanh")
+def _clipped(known: NonZero, op: Op) -> Sources:
+    """Between bounds on both sides of zero."""
+    low, high = (op["min_val"], op["max_val"]) if "min_val" in op.args else (op["min"], op["max"])
+    around = all(bound is None or (isinstance(bound, (int, float)) and sign * bound > 0) for bound, sign in ((low, -1), (high, 1)))
+    return known.of(op["self"]) if around else None
+
+
+@_rule("masked_scatter slice_scatter select_scatter")
+def _written(known: NonZero, op: Op) -> Sources:
+    return _all(known, [op["self"], op["source"] if "source" in op.args else op["src"]])
 
 
 @_rule("where")

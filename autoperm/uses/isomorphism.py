@@ -57,7 +57,7 @@ def is_permutation_of(
         >>> autoperm.is_permutation_of(other, mlp, spec) is None
         True
     """
-    check_number("tolerance", tolerance)
+    check_number("tolerance", tolerance, nan=True)
     if not 0 <= tolerance < float("inf"):
         raise AutopermError(f"tolerance must be a number of at least 0, got {tolerance}")
     a, b = weights_of_several({"model_a": model_a, "model_b": model_b}, spec)

@@ -68,7 +68,7 @@ def transfer(
         >>> torch.allclose(carried[0].weight, other[0].weight + 0.01)
         True
     """
-    check_number("scale", scale)
+    check_number("scale", scale, nan=True)
     if not -float("inf") < scale < float("inf"):
         raise AutopermError(f"scale must be a finite number, got {scale}")
     given = {"base_a": base_a, "tuned_a": tuned_a, "base_b": base_b}
