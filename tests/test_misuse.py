@@ -262,11 +262,11 @@ WRONG: dict[str, tuple[Callable[[Any, Any, Any], Any], str]] = {
     ),
     "sparse": (
         lambda a, b, s: autoperm.match(*[{k: v.to_sparse() for k, v in a.state_dict().items()}] * 2, s),
-        "which cannot be matched; convert it to a dense tensor",
+        "which cannot be matched; convert it to a dense one",
     ),
     "float8": (
         lambda a, b, s: autoperm.match(*[{k: v.to(torch.float8_e4m3fn) for k, v in a.state_dict().items()}] * 2, s),
-        "which cannot be matched; convert it to a dense tensor of 16 bits or more",
+        "which cannot be matched; convert it to a dense one of 16 bits or more",
     ),
     "too large": (
         lambda a, b, s: autoperm.match(*[{k: v * 1e20 for k, v in a.state_dict().items()}] * 2, s),

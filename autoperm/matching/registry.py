@@ -176,5 +176,5 @@ def check_values(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what:
             raise StateError(f"{what}: {name} is on the meta device and has no values to match; load its weights first")
         if tensor.layout is not torch.strided or str(tensor.dtype).startswith("torch.float8"):
             kind = tensor.dtype if tensor.layout is torch.strided else tensor.layout
-            raise StateError(f"{what}: {name} is {kind}, which cannot be matched; convert it to a dense tensor of 16 bits or more")
+            raise StateError(f"{what}: {name} is {kind}, which cannot be matched; convert it to a dense one of 16 bits or more")
     check_finite(parameters, what)

@@ -202,8 +202,12 @@ def _together(known: NonZero, parts: list[tuple[fx.Node, Sources]]) -> Sources:
 def _clipped(known: NonZero, op: Op) -> Sources:
     """Between bounds on both sides of zero."""
     low, high = (op["min_val"], op["max_val"]) if "min_val" in op.args else (op["min"], op["max"])
-    around = all(bound is None or (isinstance(bound, (int, float)) and sign * bound > 0) for bound, sign in ((low, -1), (high, 1)))
+    around = (low is None or _is_number(low) and low < 0) and (high is None or _is_number(high) and high > 0)
     return known.of(op["self"]) if around else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
 @_rule("masked_scatter slice_scatter select_scatter")
