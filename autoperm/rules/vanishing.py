@@ -202,7 +202,7 @@ def _together(known: NonZero, parts: list[tuple[fx.Node, Sources]]) -> Sources:
 def _clipped(known: NonZero, op: Op) -> Sources:
     """Between bounds on both sides of zero."""
     low, high = (op["min_val"], op["max_val"]) if "min_val" in op.args else (op["min"], op["max"])
-    around = (low is None or _is_number(low) and low < 0) and (high is None or _is_number(high) and high > 0)
+    around = (low is None or (_is_number(low) and low < 0)) and (high is None or (_is_number(high) and high > 0))
     return known.of(op["self"]) if around else None
 
 
