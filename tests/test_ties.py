@@ -150,6 +150,34 @@ def test_the_second_best(choose: Callable[[Tensor], Tensor]) -> None:
     assert found == FREE
 
 
+#: Scores without the best one, as gates for two experts write it.
+WITHOUT_BEST: dict[str, Scores] = {
+    "filled (DeepSpeed)": lambda m, x: (z := m.gate(x)).masked_fill(F.one_hot(z.argmax(-1), N).bool(), float("-inf")),
+    "multiplied (GShard)": lambda m, x: (p := m.gate(x).softmax(-1)) * (1 - F.one_hot(p.argmax(-1), N)),
+    "multiplied by numbers": lambda m, x: (p := m.gate(x).softmax(-1)) * (1 - F.one_hot(p.max(-1).indices, N).to(p.dtype)),
+    "multiplied, scattered": lambda m, x: (p := m.gate(x).sigmoid())
+    * (1 - torch.zeros_like(p).scatter(-1, p.topk(2, -1).indices, 1.0)),
+}
+#: Others that look alike.
+NOT_WITHOUT: dict[str, Scores] = {
+    "by minus one": lambda m, x: (p := m.gate(x).sigmoid()) * (1 - torch.zeros_like(p).scatter(-1, p.topk(2, -1).indices, 2.0)),
+    "others below": lambda m, x: (z := m.gate(x)) * (1 - F.one_hot(z.argmax(-1), N)),
+    "all of one kind": lambda m, x: (p := m.gate(x).softmax(-1)) * (1 - F.one_hot(p.argmax(-1), N)).round().clamp(max=0),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_BEST)
+def test_the_second_best_of_masked_scores(name: str) -> None:
+    found, worst = inferred(WITHOUT_BEST[name], best)
+    assert worst < 1e-5 and found == FREE
+
+
+@pytest.mark.parametrize("name", NOT_WITHOUT)
+def test_what_is_masked_in_other_ways(name: str) -> None:
+    found, worst = inferred(NOT_WITHOUT[name], best)
+    assert worst < 1e-5 and found == 1
+
+
 def test_more_than_are_left_by_the_best() -> None:
     assert inferred(second_best, lambda scores: top(scores, N)) == (1, 0.0)
 

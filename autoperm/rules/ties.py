@@ -120,6 +120,8 @@ class Values:
         name = op.name.rpartition(".")[0]
         if name == "aten.masked_fill":
             x, mask, fill, stays = op["self"], op["mask"], op["value"], False
+        elif name == "aten.mul" and (found := self._times_one_less(op)) is not None:
+            x, mask, fill, stays = *found, 0, False  # type: ignore[assignment]
         elif name == "aten.where":
             x, mask, fill, stays = op["self"], op["condition"], op["other"], True
         elif name == "aten.scatter" and op.get("value") == -math.inf and self.origins(op["self"], {dim}) is not None:
@@ -135,6 +137,21 @@ class Values:
             return 0
         counted = self.counted(mask, {dim % len(shape)})
         return 0 if counted is None else counted if stays else shape[dim] - counted
+
+    def _times_one_less(self, op: Op) -> tuple[fx.Node, fx.Node] | None:
+        """Of a product with one minus a mask the other factor, and the mask (GShard, Lepikhin et al. 2021)."""
+        for x, factor in ((op["self"], op["other"]), (op["other"], op["self"])):
+            if isinstance(x, fx.Node) and isinstance(factor, fx.Node) and _name(factor) == "rsub":
+                one_less = Op(self.labels, factor)
+                if one_less["other"] == 1 and one_less["alpha"] == 1 and self.positive(x) and self._of_ones(one_less["self"]):
+                    return x, one_less["self"]
+        return None
+
+    def _of_ones(self, mask: fx.Node) -> bool:
+        """Whether a mask of numbers has ones where it is not zero."""
+        while _name(mask) in ("_to_copy", "clone", "alias", "detach"):
+            mask = mask.all_input_nodes[0]
+        return _name(mask) == "eq" or (_name(mask) == "scatter" and Op(self.labels, mask).get("value") == 1)
 
     def positive(self, x: fx.Node) -> bool:
         """Whether nothing of a tensor is below zero."""
@@ -160,6 +177,8 @@ class Values:
             return None if inner is None else size - inner
         if name in ("_to_copy", "clone", "alias", "detach", "contiguous") or (name == "ne" and op["other"] == 0):
             return self.counted(op["self"], dims)
+        if name == "eq" and isinstance(op["other"], fx.Node):
+            return self._equal_to_one(op, dims)
         if name == "gt" and op["other"] == 0:
             return self.counted(op["self"], dims) if self._never_negative(op["self"]) else None
         if name == "expand":
@@ -173,6 +192,18 @@ class Values:
             exact = math.prod(op["self"].meta["val"].shape[d] for d in before) == size
             return self.counted(op["self"], before) if exact else None
         return self._scattered(op, dims) if name == "scatter" else None
+
+    def _equal_to_one(self, op: Op, dims: Collection[int]) -> int | None:
+        """A choice, held against all that could have been chosen (``one_hot``): one of each row is equal."""
+        shape = op.shape()
+        for index, table in ((op["self"], op["other"]), (op["other"], op["self"])):
+            known, size = self.labels.value(table), _choices(self.labels, index)
+            if known is None or size is None or known.ndim == 0 or set(dims) != {len(shape) - 1} or shape[-1] != size:
+                continue
+            every = known.shape == (size,) and bool((known == torch.arange(size, device=known.device)).all())
+            if every and index.meta["val"].ndim == len(shape) and index.meta["val"].shape[-1] == 1:
+                return 1
+        return None
 
     def _never_negative(self, node: fx.Node) -> bool:
         """Whether a mask of numbers has none below zero."""
@@ -199,6 +230,24 @@ class Values:
 
 def is_op(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload)
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target).split(".")[1] if is_op(node) else ""
+
+
+def _choices(labels: Labels, index: fx.Node) -> int | None:
+    """Among how many a number was chosen; None where it is no choice."""
+    while _name(index) in ("unsqueeze", "view", "reshape", "squeeze", "clone", "alias", "detach", "select"):
+        index = index.all_input_nodes[0]
+    if _name(index) in ("argmax", "argmin"):
+        op = Op(labels, index)
+        return None if op["dim"] is None else int(op["self"].meta["val"].shape[op["dim"]])
+    source = index.args[0] if index.target is operator.getitem and index.args[1] == 1 else None
+    if isinstance(source, fx.Node) and str(source.target) in ("aten.max.dim", "aten.min.dim", "aten.topk.default"):
+        op = Op(labels, source)
+        return int(op["self"].meta["val"].shape[op["dim"]])
+    return None
 
 
 def is_chosen(labels: Labels, index: fx.Node, dim: int, ndim: int) -> bool:
