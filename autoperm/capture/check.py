@@ -50,7 +50,8 @@ def check_trace(program: Program, graph_module: fx.GraphModule) -> None:
     if name := _different(names, first, traced):
         raise CaptureError(
             f"{name} of the trace is not what the model computes: its forward asks whether it is traced, or of what type its "
-            "weights are or whether they need gradients. Take the same branch in both cases"
+            "weights are or whether they need gradients. Take the same branch in both cases. Where it chooses among scores that "
+            "are equal up to rounding (argmax of differences that are zero), pass other example inputs"
         )
 
 
