@@ -85,6 +85,13 @@ def check_state(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: 
     _check_apart(spec, state, what)
 
 
+def with_tied(spec: PermutationSpec, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """A state dict with all names of tied tensors of which it has one."""
+    homes = {home: state[name] for name, home in spec.aliases.items() if name in state}
+    missing = {name: homes[home] for name, home in spec.aliases.items() if name not in state and home in homes}
+    return {**state, **missing}
+
+
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a is b or a.is_meta or b.is_meta or identity(a) == identity(b):
         return True

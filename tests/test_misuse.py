@@ -68,6 +68,13 @@ def test_lines_take_state_dicts_without_the_second_name_of_a_tied_tensor() -> No
         autoperm.interpolate(model, model, lambda m: 1.0, template=mlp())
 
 
+def test_matching_takes_a_state_dict_without_the_second_name_of_a_tied_tensor() -> None:
+    model = Words(True, 0)
+    cut = {name: value for name, value in model.state_dict().items() if name != "head.weight"}
+    spec = autoperm.infer(model, TOKENS)
+    assert autoperm.match(model, spec.random(1).apply(cut), spec).distance == 0
+
+
 def test_gradients_do_not_leak_from_point_to_point() -> None:
     def norm(model: nn.Module) -> float:
         with torch.enable_grad():

@@ -16,7 +16,7 @@ from autoperm.matching.problem import Groups, Problem, part_of
 from autoperm.options import check_number, check_seed, check_spec
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
-from autoperm.state import check_finite, check_pair, check_same_kind, check_state, state_of
+from autoperm.state import check_finite, check_pair, check_same_kind, check_state, state_of, with_tied
 
 _MATCHERS: dict[str, Callable[..., Match]] = {}
 
@@ -104,6 +104,8 @@ def match(
     check_spec(spec)
     seed = check_seed(seed)
     a, b = state_of(model_a, "model_a"), state_of(model_b, "model_b")
+    if a.keys() != b.keys():  # one of them may lack second names of tied tensors
+        a, b = with_tied(spec, a), with_tied(spec, b)
     check_pair(a, b)
     for state, what in ((a, "model_a"), (b, "model_b")):
         check_state(spec, state, what)
