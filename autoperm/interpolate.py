@@ -26,6 +26,12 @@ class Interpolation:
         higher_is_better: the metrics that count upwards, such as an accuracy.
         interrupted: whether Ctrl-C ended the run. The last of the lambdas is 1 all the same, so that there is a barrier;
             it is that of the points that were evaluated.
+
+    Example:
+        >>> import numpy as np, autoperm
+        >>> line = autoperm.Interpolation(np.array([0.0, 0.5, 1.0]), {"loss": np.array([1.0, 4.0, 2.0])})
+        >>> line.barrier
+        2.5
     """
 
     lambdas: np.ndarray

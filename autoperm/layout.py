@@ -37,6 +37,15 @@ class Group:
         moves: the (parameter, dimension) pairs that it moves.
         copies: how many independent permutations there are, the product of the parents' sizes.
         parent: the name of the group it depends on most closely, None for a group of its own.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> spec.groups[0].moves
+        (('0.weight', 0), ('0.bias', 0), ('2.weight', 1))
+        >>> spec.groups[0].order
+        40320
     """
 
     name: str

@@ -28,6 +28,17 @@ class Permutation:
 
     Raises:
         SpecError: the arrays are not permutations of the spec's groups.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> element = spec.random(0)
+        >>> x = torch.randn(3, 4)
+        >>> torch.allclose(element.apply(mlp)(x), mlp(x), atol=1e-6)
+        True
+        >>> element @ element.inverse() == spec.identity()
+        True
     """
 
     def __init__(self, spec: PermutationSpec, arrays: Sequence[np.ndarray]):

@@ -36,6 +36,15 @@ class PermutationSpec:
         leaves: the index sets that the groups permute or depend on.
         provenance: the graph of ties behind :meth:`explain`.
         caches: where the model's forward keeps tensors that it computes; copies with other weights do without them.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> spec.order, round(spec.coverage, 3)
+        (40320, 0.966)
+        >>> spec.pinned["0.weight", 1]
+        'axis 1 of the input args[0]'
     """
 
     leaves: Sequence[Leaf]

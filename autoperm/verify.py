@@ -51,6 +51,14 @@ class Verification:
         errors: one record per output, the worst over the elements tried.
         tolerance: the largest relative error that passes.
         samples: how many elements were tried.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> found = autoperm.verify(mlp, spec, torch.randn(3, 4))
+        >>> found.ok, found.samples, [error.name for error in found.errors]
+        (True, 3, ['output'])
     """
 
     errors: tuple[OutputError, ...]

@@ -14,7 +14,14 @@ from autoperm.errors import CaptureError
 
 
 class Inputs:
-    """Positional and keyword arguments together: ``Inputs(x, mask=mask)`` calls ``model(x, mask=mask)``."""
+    """Positional and keyword arguments together: ``Inputs(x, mask=mask)`` calls ``model(x, mask=mask)``.
+
+    Example:
+        >>> import torch, autoperm
+        >>> model = torch.nn.Bilinear(4, 4, 2)
+        >>> autoperm.infer(model, autoperm.Inputs(torch.zeros(1, 4), input2=torch.zeros(1, 4))).order
+        1
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.args = args

@@ -31,6 +31,14 @@ class Match:
         distance: the L2 distance between a's and permuted b's parameters.
         history: the objective before the first sweep and after each; a matcher that improves something else says what.
         interrupted: whether Ctrl-C ended the search, so that this is only the best until then.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> found = autoperm.match(mlp, spec.random(1).apply(mlp), spec)
+        >>> found.distance, found.permutation == spec.random(1).inverse()
+        (0.0, True)
     """
 
     permutation: Permutation

@@ -27,6 +27,13 @@ def average(models: Models, *, seed: int = 0, align: str = "weight", progress: P
 
     Raises:
         AutopermError: no such matcher or option; the known ones are listed.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> autoperm.merge([mlp, spec.random(1).apply(mlp)], spec, method="average", align="weight").distances
+        (0.0, 0.0)
     """
     permutations = models.identity()
     history, interrupted = [models.agreement(permutations)], False

@@ -48,6 +48,14 @@ class Merge:
             buffers not at all), for the models as they are and after each step of the merger.
         distances: for each model the L2 distance from its permuted parameters to the merged ones.
         interrupted: whether Ctrl-C ended the search, so that this is only the best until then.
+
+    Example:
+        >>> import torch, autoperm
+        >>> mlp = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> spec = autoperm.infer(mlp, torch.zeros(1, 4))
+        >>> found = autoperm.merge([mlp, spec.random(1).apply(mlp), spec.random(2).apply(mlp)], spec)
+        >>> found.pairwise(0, 1) @ found.pairwise(1, 2) == found.pairwise(0, 2)
+        True
     """
 
     model: Any
