@@ -71,6 +71,7 @@ ZERO: dict[str, Rows] = {
     "messages of some": lambda m, x: torch.zeros(2, 5, WIDTH, dtype=x.dtype).index_add(1, torch.tensor([0, 1, 1]), m.up(x)[:, :3]),
     "written over by a ReLU": lambda m, x: x.masked_scatter(x[..., :1] > 0, m.up(x).relu()),
     "a padding token first": lambda m, x: (h := F.embedding(torch.tensor([[0, 1, 2, 0, 4]]), m.words.weight, 0)) + causal(m, h),
+    "sums of centred rows": lambda m, x: x * F.layer_norm(x, (WIDTH,)).sum(-1, keepdim=True),
     "scaled by a ReLU": lambda m, x: x * (m.up(x).relu() @ m.level)[..., None],
     "one layer, twice": lambda m, x: m.up(x) - m.up(x.cumsum(1) / torch.arange(1.0, 6.0)[:, None]),
 }
@@ -86,6 +87,7 @@ NOT_ZERO: dict[str, Rows] = {
     "gated": lambda m, x: m.down(F.silu(m.up(x)) * m.shift(x)),
     "words and places": lambda m, x: m.words(torch.tensor([[1, 2, 2, 0, 4]])) + m.level + 0 * x,
     "another layer": lambda m, x: m.up(x) - m.down(x.cumsum(1)),
+    "a mean over streams": lambda m, x: (m.norm(x)[..., None, :] * torch.stack([m.up(x), m.shift(x)], -2).sigmoid()).mean(-2),
     "clipped": lambda m, x: m.down(m.up(x).clamp(-0.5, 0.5)),
     "written over": lambda m, x: x.masked_scatter(x[..., :1] > 0, m.up(x)),
     "beside the input": lambda m, x: m.down(torch.cat([x[..., :3], m.up(x)[..., 3:].relu()], -1)),

@@ -39,10 +39,16 @@ class Op:
     def __init__(self, labels: Labels, node: fx.Node):
         self.labels, self.node, self.system = labels, node, labels.system
         self.name = str(node.target)
+        self.args = self.arguments(node)
+
+    @staticmethod
+    def arguments(node: fx.Node) -> dict[str, Any]:
+        """The arguments of a node that is an op, by name."""
         names = _schema(node.target)
-        self.args: dict[str, Any] = {name: default for name, default in names}
-        self.args.update(zip((name for name, _ in names), node.args, strict=False))
-        self.args.update(node.kwargs)
+        found: dict[str, Any] = {name: default for name, default in names}
+        found.update(zip((name for name, _ in names), node.args, strict=False))
+        found.update(node.kwargs)
+        return found
 
     def __getitem__(self, name: str) -> Any:
         return self.args[name]

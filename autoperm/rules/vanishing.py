@@ -118,7 +118,16 @@ def _following(known: NonZero, op: Op) -> Sources:
 
 @_rule("sum mean")
 def _summed(known: NonZero, op: Op) -> Sources:
-    return None if balanced(op["self"]) else known.of(op["self"])
+    return None if _is_centred(op["self"]) else known.of(op["self"])
+
+
+def _is_centred(node: fx.Node) -> bool:
+    """Whether a norm that has no weight made the values' sum zero, and no product came after it."""
+    while _name(node) not in _PRODUCTS and node.all_input_nodes:
+        if "norm" in _name(node) and "weight" in (args := Op.arguments(node)):
+            return args["weight"] is None
+        node = node.all_input_nodes[0]
+    return False
 
 
 @_rule("leaky_relu")
