@@ -10,7 +10,7 @@ from torch import fx
 
 from autoperm.rules.op import Op
 from autoperm.rules.ties import Origins, Values, keeping
-from autoperm.rules.vanishing import sources, weights_of
+from autoperm.rules.vanishing import made_of, sources, weights_of
 
 
 def _product(values: Values, op: Op, dims: Collection[int], factors: Sequence[tuple[Any, dict[int, int]]]) -> Origins:
@@ -18,17 +18,17 @@ def _product(values: Values, op: Op, dims: Collection[int], factors: Sequence[tu
     rows = values.of_rows()
     for d in dims:
         if not any(
-            d in own and (origins := rows.origins(x, {own[d]})) is not None and _is_free(rows, factors[1 - k][0], origins)
+            d in own and rows.origins(x, {own[d]}) is not None and _is_free(rows, factors[1 - k][0], x)
             for k, (x, own) in enumerate(factors)
         ):
             return None
     return weights_of(values.labels, op.node)
 
 
-def _is_free(values: Values, other: fx.Node, origins: frozenset[fx.Node]) -> bool:
+def _is_free(values: Values, other: fx.Node, rows: fx.Node) -> bool:
     """Whether what different rows are multiplied with keeps them different: it is neither known nor made of the same values."""
     others = sources(values.labels, other)
-    return values.labels.value(other) is None and others is not None and bool(others - origins)
+    return values.labels.value(other) is None and others is not None and bool(others - made_of(values.labels, rows))
 
 
 @keeping("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm")

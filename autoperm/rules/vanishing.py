@@ -40,10 +40,21 @@ _KNOWN: WeakKeyDictionary[Labels, NonZero] = WeakKeyDictionary()
 
 def sources(labels: Labels, node: fx.Node) -> Sources:
     """What keeps the rows of a tensor from zero; None where some may be zero for more than a few single inputs."""
+    return _known(labels, node).of(node)
+
+
+def made_of(labels: Labels, node: fx.Node) -> frozenset[fx.Node]:
+    """The inputs and weights that a tensor is made of."""
+    known = _known(labels, node)
+    known.of(node)
+    return known.within[node]
+
+
+def _known(labels: Labels, node: fx.Node) -> NonZero:
     found = _KNOWN.get(labels)
     if found is None:
         found = _KNOWN[labels] = NonZero(labels, node.graph)
-    return found.of(node)
+    return found
 
 
 def weights_of(labels: Labels, node: fx.Node) -> frozenset[fx.Node]:
