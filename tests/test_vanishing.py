@@ -72,6 +72,11 @@ ZERO: dict[str, Rows] = {
     "written over by a ReLU": lambda m, x: x.masked_scatter(x[..., :1] > 0, m.up(x).relu()),
     "a padding token first": lambda m, x: (h := F.embedding(torch.tensor([[0, 1, 2, 0, 4]]), m.words.weight, 0)) + causal(m, h),
     "sums of centred rows": lambda m, x: x * F.layer_norm(x, (WIDTH,)).sum(-1, keepdim=True),
+    "a ReLU, out of what is beside the input": lambda m, x: torch.cat([x, m.up(x).relu()], -1).chunk(2, -1)[1],
+    "a ReLU, selected": lambda m, x: torch.cat([m.shift(x), m.up(x).relu()], -1)[..., WIDTH:],
+    "padded units, in two heads": lambda m, x: F.pad(m.up(x), (0, WIDTH)).view(2, 5, 2, WIDTH),
+    "units as rows": lambda m, x: torch.cat([x[:, :3], m.up(x)[:, :3].relu()], -1).mT @ m.table.new_ones(3, WIDTH),
+    "a constant's zeros": lambda m, x: (m.shift(x).repeat(1, 1, 2) * torch.arange(2).repeat_interleave(WIDTH))[..., :WIDTH],
     "scaled by a ReLU": lambda m, x: x * (m.up(x).relu() @ m.level)[..., None],
     "one layer, twice": lambda m, x: m.up(x) - m.up(x.cumsum(1) / torch.arange(1.0, 6.0)[:, None]),
 }

@@ -29,6 +29,13 @@ index_select neg abs tanh silu gelu elu square sin erf atan log1p expm1 mish sqr
 amin max min linalg_vector_norm rms_norm div avg_pool1d avg_pool2d _adaptive_avg_pool2d as_strided sinh asinh var std
 _fft_r2c _fft_c2r _fft_c2c upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d
 """
+#: What cuts rows, or may, or makes columns of them.
+_CUTS = frozenset(
+    """
+view reshape _unsafe_view slice select split split_with_sizes unbind chunk unflatten unfold index gather index_select as_strided
+topk amax amin max min sort permute transpose t
+""".split()  # noqa: SIM905
+)
 #: Never zero.
 _POSITIVE = "sigmoid exp exp2 softplus _softmax softmax _log_softmax log_softmax cos rsqrt reciprocal"
 _PRODUCTS = frozenset("mm addmm bmm baddbmm linear convolution matmul einsum dot mv".split())  # noqa: SIM905
@@ -73,6 +80,13 @@ def _name(node: fx.Node) -> str:
     return str(node.target).split(".")[1] if isinstance(node.target, torch._ops.OpOverload) else ""
 
 
+def _keeps_rows(node: fx.Node) -> bool:
+    """Whether a reshape leaves the last dimension as it is."""
+    if _name(node) not in ("view", "reshape", "_unsafe_view"):
+        return False
+    return node.meta["val"].shape[-1:] == node.all_input_nodes[0].meta["val"].shape[-1:]
+
+
 class NonZero:
     """What keeps the tensors of a graph from zero, in the order of computation, as far as it was asked for."""
 
@@ -81,6 +95,7 @@ class NonZero:
         self._next = iter(graph.nodes)
         self._of: dict[fx.Node, Sources] = {}
         self.within: dict[fx.Node, frozenset[fx.Node]] = {}  # the inputs and weights that a tensor is made of
+        self._in_part: set[fx.Node] = set()  # rows of which parts may be zero, whatever keeps the whole from it
         self.back_to_products: dict[fx.Node, frozenset[fx.Node]] = {}  # of products the weights alone
 
     def of(self, node: Any) -> Sources:
@@ -91,7 +106,24 @@ class NonZero:
             self.back_to_products[here] = weights_of(self.labels, here) if anew else near
             self.within[here] = self._parts(here, self.within)
             self._of[here] = self._find(here)
+            if not anew and self._has_zeros(here):
+                self._in_part.add(here)
         return self._of[node]
+
+    def _has_zeros(self, node: fx.Node) -> bool:
+        """Whether parts of rows may be zero: beside what may be, padded, constants, and what is made of such."""
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and not (value.is_floating_point() or value.is_complex()):
+            return False  # what is made of masks is not known to be other than zero in any case
+        known = self.labels.value(node) if isinstance(value, torch.Tensor) else None
+        if known is not None:
+            return not bool((known != 0).all())
+        if _name(node) in _POSITIVE.split():
+            return False
+        if _name(node) == "constant_pad_nd" or (_name(node) == "cat" and None in map(self.of, node.args[0])):  # type: ignore[arg-type]
+            return True
+        parts = [part in self._in_part for part in node.all_input_nodes]
+        return all(parts) and bool(parts) if _name(node) in ("add", "sub") else any(parts)
 
     def _parts(self, node: fx.Node, of: dict[fx.Node, frozenset[fx.Node]]) -> frozenset[fx.Node]:
         return frozenset([node]) if node.op == "placeholder" else frozenset().union(*(of[n] for n in node.all_input_nodes))
@@ -109,6 +141,10 @@ class NonZero:
             rows = (known != 0).any(-1) if known.ndim else known != 0
             return frozenset() if bool(rows.all()) else None
         if not isinstance(node.target, torch._ops.OpOverload):
+            return None
+        if _name(node) in _CUTS and self._in_part & set(node.all_input_nodes) and not _keeps_rows(node):
+            return None
+        if _name(node) == "mul" and len(self._in_part & set(node.all_input_nodes)) > 1:
             return None
         rule = _attention if _is_attention(node) else _RULES.get(_name(node))
         return None if rule is None else rule(self, Op(self.labels, node))
