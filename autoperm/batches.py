@@ -28,8 +28,8 @@ def batches(data: Iterable[Any], inputs: Pick | None = None, max_batches: int | 
         raise AutopermError(f"inputs must be a function of a batch, such as lambda batch: batch[0], not {inputs!r}")
     if max_batches is not None:
         check_number("max_batches", max_batches, whole=True)
-    if max_batches is not None and max_batches < 1:
-        raise AutopermError(f"max_batches must be at least 1, or None for all, not {max_batches}")
+        if max_batches < 1:
+            raise AutopermError(f"max_batches must be at least 1, or None for all, not {max_batches}")
     return _batches(data, inputs, max_batches)
 
 

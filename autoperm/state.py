@@ -78,7 +78,7 @@ def check_state(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: 
             wrong.append(f"{name}: a {type(state[name]).__name__}, the spec has a tensor of shape {shape}")
         elif tuple(state[name].shape) != shape:
             wrong.append(f"{name}: shape {tuple(state[name].shape)}, the spec has {shape}")
-        elif name != present[home] and not _same(state[name], state[present[home]]):
+        elif name != present[home] and not same(state[name], state[present[home]]):
             wrong.append(f"{present[home]} and {name}: one tensor in the spec, with different entries here")
     if wrong:
         raise StateError(_listed(f"{what} does not fit the spec", wrong, "Infer the spec from the same architecture."))
@@ -92,7 +92,8 @@ def with_tied(spec: PermutationSpec, state: Mapping[str, torch.Tensor]) -> Mappi
     return {**state, **missing}
 
 
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors are one, or have the same dtype and entries."""
     if a is b or a.is_meta or b.is_meta or identity(a) == identity(b):
         return True
     return a.dtype == b.dtype and bool(torch.equal(a.detach(), b.detach().to(a.device)))

@@ -15,7 +15,7 @@ from autoperm.caches import Entry, computed_again, entries, take_out
 from autoperm.capture.guard import untouched
 from autoperm.capture.lift import identity
 from autoperm.errors import AutopermError, StateError
-from autoperm.state import check_pair, check_same_kind, like, state_of
+from autoperm.state import check_pair, check_same_kind, like, same, state_of
 
 Metrics = float | Mapping[str, float]
 Model: TypeAlias = "nn.Module | Mapping[str, torch.Tensor]"
@@ -131,7 +131,7 @@ def _fitting(state: Mapping[str, torch.Tensor], module: nn.Module, name: str) ->
         names.setdefault(identity(value) if isinstance(value, torch.Tensor) and value.numel() else key, []).append(key)
     for tied in names.values():
         given = [key for key in tied if key in state]
-        if apart := [key for key in given[1:] if not _equal(state[given[0]], state[key])]:
+        if apart := [key for key in given[1:] if not same(state[given[0]], state[key])]:
             raise StateError(
                 f"{name}: {given[0]} and {apart[0]} are one tensor in the module that is evaluated, with different entries here"
             )
@@ -141,10 +141,6 @@ def _fitting(state: Mapping[str, torch.Tensor], module: nn.Module, name: str) ->
     except StateError as error:
         raise StateError(f"the module that is evaluated, and {name}: {error}") from error
     return like(state, found)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    return one is other or (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and torch.equal(one, other))
 
 
 def _clipped(weights: Sequence[float]) -> Sequence[float]:

@@ -28,6 +28,11 @@ class Labels(Protocol):
     def is_weight(self, node: fx.Node) -> bool: ...
 
 
+def op_name(node: fx.Node) -> str:
+    """The name of a node's op without namespace and overload, ``relu``; empty where it is no ATen op."""
+    return str(node.target).split(".")[1] if isinstance(node.target, torch._ops.OpOverload) else ""
+
+
 @lru_cache(maxsize=4096)
 def _schema(target: Any) -> tuple[tuple[str, Any], ...]:
     return tuple((a.name, a.default_value if a.has_default_value() else None) for a in target._schema.arguments)

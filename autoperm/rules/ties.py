@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from autoperm.rules.op import Labels, Op
+from autoperm.rules.op import Labels, Op, op_name
 from autoperm.rules.vanishing import sources
 
 #: The nodes whose values are different for weights in general position; None where some may be equal.
@@ -141,7 +141,7 @@ class Values:
     def _times_one_less(self, op: Op) -> tuple[fx.Node, fx.Node] | None:
         """Of a product with one minus a mask the other factor, and the mask (GShard, Lepikhin et al. 2021)."""
         for x, factor in ((op["self"], op["other"]), (op["other"], op["self"])):
-            if isinstance(x, fx.Node) and isinstance(factor, fx.Node) and _name(factor) == "rsub":
+            if isinstance(x, fx.Node) and isinstance(factor, fx.Node) and op_name(factor) == "rsub":
                 one_less = Op(self.labels, factor)
                 if one_less["other"] == 1 and one_less["alpha"] == 1 and self.positive(x) and self._of_ones(one_less["self"]):
                     return x, one_less["self"]
@@ -149,9 +149,9 @@ class Values:
 
     def _of_ones(self, mask: fx.Node) -> bool:
         """Whether a mask of numbers has ones where it is not zero."""
-        while _name(mask) in ("_to_copy", "clone", "alias", "detach"):
+        while op_name(mask) in ("_to_copy", "clone", "alias", "detach"):
             mask = mask.all_input_nodes[0]
-        return _name(mask) == "eq" or (_name(mask) == "scatter" and Op(self.labels, mask).get("value") == 1)
+        return op_name(mask) == "eq" or (op_name(mask) == "scatter" and Op(self.labels, mask).get("value") == 1)
 
     def positive(self, x: fx.Node) -> bool:
         """Whether nothing of a tensor is below zero."""
@@ -232,15 +232,11 @@ def is_op(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload)
 
 
-def _name(node: fx.Node) -> str:
-    return str(node.target).split(".")[1] if is_op(node) else ""
-
-
 def _choices(labels: Labels, index: fx.Node) -> int | None:
     """Among how many a number was chosen; None where it is no choice."""
-    while _name(index) in ("unsqueeze", "view", "reshape", "squeeze", "clone", "alias", "detach", "select"):
+    while op_name(index) in ("unsqueeze", "view", "reshape", "squeeze", "clone", "alias", "detach", "select"):
         index = index.all_input_nodes[0]
-    if _name(index) in ("argmax", "argmin"):
+    if op_name(index) in ("argmax", "argmin"):
         op = Op(labels, index)
         return None if op["dim"] is None else int(op["self"].meta["val"].shape[op["dim"]])
     source = index.args[0] if index.target is operator.getitem and index.args[1] == 1 else None

@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from autoperm.capture.clean import ancestors
-from autoperm.rules.op import Labels, Op
+from autoperm.rules.op import Labels, Op, op_name
 
 #: What keeps rows from zero; None where some may be zero.
 Sources = frozenset[fx.Node] | None
@@ -39,6 +39,7 @@ topk amax amin max min sort permute transpose t
 #: Never zero.
 _POSITIVE = "sigmoid exp exp2 softplus _softmax softmax _log_softmax log_softmax cos rsqrt reciprocal"
 _PRODUCTS = frozenset("mm addmm bmm baddbmm linear convolution matmul einsum dot mv".split())  # noqa: SIM905
+_VIEWS = frozenset("t transpose permute view reshape unsqueeze squeeze expand _to_copy clone".split())  # noqa: SIM905
 _MASK_PASSES = frozenset(["view", "unsqueeze", "expand", "_to_copy", "squeeze"])
 
 _RULES: dict[str, Callable[[NonZero, Op], Sources]] = {}
@@ -71,18 +72,14 @@ def weights_of(labels: Labels, node: fx.Node) -> frozenset[fx.Node]:
 
 
 def _viewed(node: fx.Node) -> fx.Node:
-    while _name(node) in ("t", "transpose", "permute", "view", "reshape", "unsqueeze", "squeeze", "expand", "_to_copy", "clone"):
+    while op_name(node) in _VIEWS:
         node = node.all_input_nodes[0]
     return node
 
 
-def _name(node: fx.Node) -> str:
-    return str(node.target).split(".")[1] if isinstance(node.target, torch._ops.OpOverload) else ""
-
-
 def _keeps_rows(node: fx.Node) -> bool:
     """Whether a reshape leaves the last dimension as it is."""
-    if _name(node) not in ("view", "reshape", "_unsafe_view"):
+    if op_name(node) not in ("view", "reshape", "_unsafe_view"):
         return False
     return node.meta["val"].shape[-1:] == node.all_input_nodes[0].meta["val"].shape[-1:]
 
@@ -101,7 +98,7 @@ class NonZero:
     def of(self, node: Any) -> Sources:
         while node not in self._of:
             here = next(self._next)
-            anew = _name(here) in _PRODUCTS or _is_attention(here) or _name(here) == "embedding"
+            anew = op_name(here) in _PRODUCTS or _is_attention(here) or op_name(here) == "embedding"
             near = self._parts(here, self.back_to_products)
             self.back_to_products[here] = weights_of(self.labels, here) if anew else near
             self.within[here] = self._parts(here, self.within)
@@ -118,12 +115,12 @@ class NonZero:
         known = self.labels.value(node) if isinstance(value, torch.Tensor) else None
         if known is not None:
             return not bool((known != 0).all())
-        if _name(node) in _POSITIVE.split():
+        if op_name(node) in _POSITIVE.split():
             return False
-        if _name(node) == "constant_pad_nd" or (_name(node) == "cat" and None in map(self.of, node.args[0])):  # type: ignore[arg-type]
+        if op_name(node) == "constant_pad_nd" or (op_name(node) == "cat" and None in map(self.of, node.args[0])):  # type: ignore[arg-type]
             return True
         parts = [part in self._in_part for part in node.all_input_nodes]
-        return all(parts) and bool(parts) if _name(node) in ("add", "sub") else any(parts)
+        return all(parts) and bool(parts) if op_name(node) in ("add", "sub") else any(parts)
 
     def _parts(self, node: fx.Node, of: dict[fx.Node, frozenset[fx.Node]]) -> frozenset[fx.Node]:
         return frozenset([node]) if node.op == "placeholder" else frozenset().union(*(of[n] for n in node.all_input_nodes))
@@ -142,11 +139,11 @@ class NonZero:
             return frozenset() if bool(rows.all()) else None
         if not isinstance(node.target, torch._ops.OpOverload):
             return None
-        if _name(node) in _CUTS and self._in_part & set(node.all_input_nodes) and not _keeps_rows(node):
+        if op_name(node) in _CUTS and self._in_part & set(node.all_input_nodes) and not _keeps_rows(node):
             return None
-        if _name(node) == "mul" and len(self._in_part & set(node.all_input_nodes)) > 1:
+        if op_name(node) == "mul" and len(self._in_part & set(node.all_input_nodes)) > 1:
             return None
-        rule = _attention if _is_attention(node) else _RULES.get(_name(node))
+        rule = _attention if _is_attention(node) else _RULES.get(op_name(node))
         return None if rule is None else rule(self, Op(self.labels, node))
 
 def _rule(names: str) -> Callable[[Callable[[NonZero, Op], Sources]], Callable[[NonZero, Op], Sources]]:
@@ -170,8 +167,8 @@ def _summed(known: NonZero, op: Op) -> Sources:
 
 def _is_centred(node: fx.Node) -> bool:
     """Whether a norm that has no weight made the values' sum zero, and no product came after it."""
-    while _name(node) not in _PRODUCTS and node.all_input_nodes:
-        if "norm" in _name(node) and "weight" in (args := Op.arguments(node)):
+    while op_name(node) not in _PRODUCTS and node.all_input_nodes:
+        if "norm" in op_name(node) and "weight" in (args := Op.arguments(node)):
             return args["weight"] is None
         node = node.all_input_nodes[0]
     return False
@@ -213,7 +210,7 @@ def _product(known: NonZero, op: Op) -> Sources:
 
 
 def _is_attention(node: fx.Node) -> bool:
-    return "scaled_dot_product" in _name(node)
+    return "scaled_dot_product" in op_name(node)
 
 
 def _attention(known: NonZero, op: Op) -> Sources:
@@ -286,7 +283,7 @@ def _filled(known: NonZero, op: Op) -> Sources:
 @_rule("cat stack concat")
 def _beside(known: NonZero, op: Op) -> Sources:
     """Along the last dimension one of them is enough."""
-    last = _name(op.node) != "stack" and op["dim"] % len(op.shape()) == len(op.shape()) - 1
+    last = op_name(op.node) != "stack" and op["dim"] % len(op.shape()) == len(op.shape()) - 1
     found = [s for s in map(known.of, op["tensors"]) if s is not None]
     return frozenset().union(*found) if found and (last or len(found) == len(op["tensors"])) else None
 
@@ -327,6 +324,6 @@ def balanced(node: fx.Node) -> bool:
 
 def is_mask(labels: Labels, node: fx.Node) -> bool:
     """Whether a factor is an input of the model, as masks are."""
-    while isinstance(node.target, torch._ops.OpOverload) and str(node.target).split(".")[1] in _MASK_PASSES:
+    while op_name(node) in _MASK_PASSES:
         node = node.all_input_nodes[0]
     return node.op == "placeholder" and not labels.is_weight(node)

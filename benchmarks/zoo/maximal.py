@@ -76,20 +76,17 @@ def _generated(model: nn.Module, captured: Capture, spec: PermutationSpec) -> bo
     """Whether every generator of the oracle's group is an element of the one that was found."""
     noise = torch.Generator().manual_seed(0)
     weights = {n: torch.randn(t.shape, generator=noise) if t.is_floating_point() else t for n, t in model.state_dict().items()}
+    for first, *others in captured.states.values():  # tied ones are one
+        weights |= dict.fromkeys(others, weights[first])
     for found in generators(captured):
         moved = dict(weights)
         for placeholder, sources in found.items():
-            for name in captured.states[placeholder]:
-                moved[name] = weights[name].reshape(-1)[sources].reshape(weights[name].shape)
-        for names in captured.states.values():  # tied ones are one
-            moved |= {name: moved[names[0]] for name in names}
-        if is_permutation_of(moved, _tied(weights, captured), spec) is None:
+            names = captured.states[placeholder]
+            weight = weights[names[0]]
+            moved |= dict.fromkeys(names, weight.reshape(-1)[sources].reshape(weight.shape))
+        if is_permutation_of(moved, weights, spec) is None:
             return False
     return True
-
-
-def _tied(weights: dict[str, torch.Tensor], captured: Capture) -> dict[str, torch.Tensor]:
-    return weights | {name: weights[names[0]] for names in captured.states.values() for name in names}
 
 
 def _parameters(entry: Entry) -> int:

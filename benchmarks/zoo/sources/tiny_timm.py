@@ -123,10 +123,9 @@ def _value(name: str, value: Any, patches: bool) -> Any:
         return value
     if name in OTHERS and isinstance(value, int):
         return min(value, OTHERS[name])
-    for names, small in ((DEPTHS, _depths), (WIDTHS, _widths), (HEADS, _heads)):
-        if name in names:
-            return small(value)
-    return value
+    if name in WIDTHS:
+        return _widths(value)
+    return _capped(value, 1) if name in DEPTHS else _capped(value, 2) if name in HEADS else value
 
 
 def _block_args(stages: Any) -> Any:
@@ -135,16 +134,11 @@ def _block_args(stages: Any) -> Any:
     return [[{**block, "out_chs": 8 + 2 * order.index(block["out_chs"])} for block in stage[:1]] for stage in stages]
 
 
-def _depths(value: Any) -> Any:
+def _capped(value: Any, most: int) -> Any:
+    """Numbers, in however many lists, of at most so much."""
     if isinstance(value, (tuple, list)):
-        return type(value)(map(_depths, value))
-    return min(value, 1) if isinstance(value, int) else value
-
-
-def _heads(value: Any) -> Any:
-    if isinstance(value, (tuple, list)):
-        return type(value)(map(_heads, value))
-    return min(value, 2) if isinstance(value, int) else value
+        return type(value)(_capped(v, most) for v in value)
+    return min(value, most) if isinstance(value, int) else value
 
 
 def _widths(value: Any) -> Any:
