@@ -95,15 +95,17 @@ def train(net: Net, data: Split, *, seed: int, epochs: int, batch: int = 128, pr
         KeyboardInterrupt: Ctrl-C was pressed; what is done is kept, and the same call goes on from there.
     """
     folder = cache() / key(net, data, seed=seed, batch=batch)
-    model = _initial(net, seed)
     if not _path(folder, epochs).exists():
-        _train(model, folder, data, seed, epochs, batch, f"{net}, seed {seed}" if progress else None)
+        _train(_initial(net, seed), folder, data, seed, epochs, batch, f"{net}, seed {seed}" if progress else None)
+    model = _initial(net, seed)
     model.load_state_dict(torch.load(_path(folder, epochs), weights_only=True))
     return model.eval()
 
 
 def _train(model: nn.Module, folder: Path, data: Split, seed: int, epochs: int, batch: int, shown: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    # Convolutions and norms are up to half as fast again where the channels of a pixel lie side by side.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
     done = _resume(folder, model, optimiser)
     if done == 0:
@@ -174,7 +176,7 @@ def _resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer) ->
 
 
 @torch.no_grad()
-def outputs(model: nn.Module, data: Split, batch: int = 1000) -> torch.Tensor:
+def outputs(model: nn.Module, data: Split, batch: int = 100) -> torch.Tensor:
     """The logits of all images, shape (n, 10)."""
     return torch.cat([model(part) for part in data.images.split(batch)])
 
