@@ -31,7 +31,9 @@ def run_nodes(
     wanted: Collection[str],
     see: See,
     lent: Mapping[str, Collection[fx.Node]] | None = None,
-) -> None:
+    known: Sequence[Mapping[fx.Node, Any]] | None = None,
+    keep: Collection[fx.Node] = (),
+) -> list[dict[fx.Node, Any]]:
     """Run a graph on a batch with several state dicts side by side, as far as the wanted nodes need it.
 
     Arguments:
@@ -41,17 +43,24 @@ def run_nodes(
         wanted: names of nodes.
         see: called with each of them and its values, in the order of computation.
         lent: by a node's name the nodes that it reads with the values of the first state dict, whichever it is run with.
+        known: for every state dict the values of nodes that need not be computed, from an earlier run.
+        keep: nodes whose values are wanted too.
+
+    Returns:
+        for every state dict the values of the nodes to keep.
 
     Raises:
         StateError: a name is missing from a state dict, or the graph cannot be run on its tensors.
         CaptureError: a constant of the model has no value, because it was traced on the meta device.
     """
-    order = _needed(captured, wanted)
+    known = known or [{} for _ in states]
+    order = _needed(captured, wanted, keep, known[0])
     _check_constants(captured, order)
-    last = _last_uses(order)
+    last = _last_uses(order, keep)
     runs = [fx.Interpreter(captured.graph_module) for _ in states]
-    for run, state in zip(runs, states, strict=True):
+    for run, state, before in zip(runs, states, known, strict=True):
         run.env.update(_arguments(captured, state, batch))
+        run.env.update(before)
     with torch.no_grad():
         for node in order:
             borrowed = {used: runs[0].env[used] for used in (lent or {}).get(node.name, ())}
@@ -61,6 +70,7 @@ def run_nodes(
             for used in last[node]:
                 for run in runs:
                     del run.env[used]
+    return [{node: run.env[node] for node in keep} for run in runs]
 
 
 def _check_constants(captured: Capture, order: Sequence[fx.Node]) -> None:
@@ -71,23 +81,26 @@ def _check_constants(captured: Capture, order: Sequence[fx.Node]) -> None:
         )
 
 
-def _needed(captured: Capture, wanted: Collection[str]) -> list[fx.Node]:
-    """The nodes that the wanted ones are computed from, and these, in order."""
-    nodes = {n for n in captured.graph.nodes if n.name in wanted}
+def _needed(
+    captured: Capture, wanted: Collection[str], keep: Collection[fx.Node], known: Collection[fx.Node]
+) -> list[fx.Node]:
+    """The nodes that those asked for are computed from, and these, in order; from the known ones on."""
+    nodes = {n for n in captured.graph.nodes if n.name in wanted or n in keep} - set(known)
     waiting = list(nodes)
     while waiting:
-        fresh = set(waiting.pop().all_input_nodes) - nodes
+        fresh = set(waiting.pop().all_input_nodes) - nodes - set(known)
         nodes |= fresh
         waiting += fresh
     return [n for n in captured.graph.nodes if n in nodes]
 
 
-def _last_uses(order: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
-    """For each node the values that nothing after it needs."""
+def _last_uses(order: Sequence[fx.Node], keep: Collection[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """For each node the values that nothing after it needs, and nobody wants to keep."""
     last = {source: node for node in order for source in [node, *node.all_input_nodes]}
     found: dict[fx.Node, list[fx.Node]] = {node: [] for node in order}
     for source, node in last.items():
-        found[node].append(source)
+        if source not in keep:
+            found[node].append(source)
     return found
 
 

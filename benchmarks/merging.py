@@ -29,10 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import autoperm
 from autoperm import Interpolation, PermutationSpec
 from autoperm.demo.data import Split
-from autoperm.demo.training import reset_norms
 from autoperm.errors import AutopermError
 from autoperm.evaluation import ensemble, plots
 from autoperm.matching import matchers
+from autoperm.merging import Repairer
 from benchmarks.data import first
 from benchmarks.nets import NETS, Net, net
 from benchmarks.paper import report
@@ -108,25 +108,16 @@ def distance(a: nn.Module, b: nn.Module) -> float:
     return sum(float(((x.detach() - y.detach()) ** 2).sum()) for x, y in pairs) ** 0.5
 
 
-def repairing(a: nn.Module, b: nn.Module, data: Split) -> tuple[str, Callable[[nn.Module], None] | None]:
-    """What brings the statistics of a model between a and b in order, as a function that changes it, and its name.
-
-    REPAIR (Jordan et al. 2023) on the given images; where autoperm.merging has none, BatchNorm's statistics are reset, and
-    nets without BatchNorm have nothing.
-    """
-    try:
-        from autoperm.merging import repair
-    except ImportError:
-        has_norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in a.modules())
-        return ("BatchNorm reset", lambda model: reset_norms(model, data)) if has_norms else ("", None)
-    batches = list(data.images.split(250))
+def repairing(a: nn.Module, b: nn.Module, data: Split) -> Callable[[nn.Module], None]:
+    """A function that brings the statistics of a model between a and b in order: REPAIR on the given images."""
+    repairer = Repairer((a, b), list(data.images.split(100)))
 
     def prepare(model: nn.Module) -> None:
         position = _position(model, a, b)
-        repaired = repair(model, (a, b), batches, weights=(1 - position, position), progress=False)
+        repaired = repairer(model, weights=(1 - position, position), progress=False)
         model.load_state_dict(repaired.state_dict())
 
-    return "REPAIR", prepare
+    return prepare
 
 
 def _position(model: nn.Module, a: nn.Module, b: nn.Module) -> float:
@@ -192,12 +183,11 @@ def _lines(pair: Pair, method: str, a: nn.Module, b: nn.Module, spec: Permutatio
     found = pair.aligned[method] = align(method, a, b, spec, seen, seed=pair.seeds[0], quick=how.quick)
     if found.model is None:
         return
-    ways = [(AVERAGED, None), *([repairing(a, found.model, some)] if repair else [])]
-    for name, prepare in ways:
-        if name:
-            pair.lines[method, name] = autoperm.interpolate(
-                a, found.model, measure, how.steps, higher_is_better=UP, prepare=prepare
-            )
+    ways = {AVERAGED: None, **({"REPAIR": repairing(a, found.model, some)} if repair else {})}
+    for name, prepare in ways.items():
+        pair.lines[method, name] = autoperm.interpolate(
+            a, found.model, measure, how.steps, higher_is_better=UP, prepare=prepare
+        )
 
 
 def rows(own: Sequence[Pair]) -> list[report.Row]:

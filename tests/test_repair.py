@@ -6,17 +6,18 @@ import copy
 import itertools
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from matching_cases import Attention, group_norm, grouped, mlp
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from autoperm import AutopermError
 from autoperm.errors import CaptureError, StateError
-from autoperm.merging.repair import repair
+from autoperm.merging import Repairer, measuring, repair
 from autoperm.trained import randomize_
 
 
@@ -160,6 +161,60 @@ def test_the_fused_projection_of_multi_head_attention() -> None:
     for layer in ("linear1", "linear2"):
         for k in range(2):
             assert torch.allclose(mine[layer][k], (ends[0][layer][k] + ends[1][layer][k]) / 2, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("room", [0, 12_000])
+def test_values_that_are_not_kept_are_computed_again(name: str, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for no values, or for those of some batches, the result is the same to the last bit."""
+    build, shape = NETS[name]
+    a, b, middle = three(build)
+    kept = repair(middle, [a, b], inputs(shape))
+    monkeypatch.setattr(measuring, "KEPT_BYTES", room)
+    again = repair(middle, [a, b], inputs(shape))
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in kept.state_dict().items())
+
+
+def test_no_layer_runs_more_often_than_twice_on_the_model() -> None:
+    """However deep it is; once before it is corrected, and once after."""
+    a, b, middle = three(lambda: nn.Sequential(*[m for _ in range(6) for m in (nn.Linear(4, 4), nn.Tanh())]))
+    repairer = Repairer([a, b], inputs((4,), (10, 10)))
+    with FlopCounterMode(display=False) as counter:
+        repairer(middle)
+    layer, average = 2 * 10 * 4 * 4, 2 * 2 * 4  # on a batch; of the endpoints' means or deviations
+    runs = 2 * (6 * 2 + 6 + 5)  # of two batches: both endpoints, then the model; its last layer is not run again
+    assert counter.get_total_flops() == runs * layer + 6 * 2 * average
+
+
+def test_many_models_of_the_same_endpoints() -> None:
+    a, b, middle = three(Normed)
+    data = inputs((4, 5))
+    repairer = Repairer([a.state_dict(), b], data, inputs=lambda batch: batch)
+    runs = [repairer(middle, weights=weights) for weights in ((1, 3), None, (1, 3))]
+    for found, weights in zip(runs, ((1, 3), None, (1, 3))):
+        expected = repair(middle, [a, b], data, weights=weights)
+        assert all(torch.equal(v, found.state_dict()[k]) for k, v in expected.state_dict().items())
+    with FlopCounterMode(display=False) as again:
+        repairer(middle)
+    fresh = Repairer([a, b], data)
+    with FlopCounterMode(display=False) as first:
+        fresh(middle)
+    assert again.get_total_flops() < 0.6 * first.get_total_flops()
+    with pytest.raises(StateError, match="the endpoints and the model: the two models differ:\n  - "):
+        repairer(mlp())
+    with pytest.raises(AutopermError, match="the endpoints are state dicts: pass template=, a module of their architecture"):
+        Repairer([a.state_dict()], data)
+
+
+def test_a_stopped_run_measures_the_endpoints_again() -> None:
+    a, b, middle = three(mlp)
+
+    def data() -> Iterator[torch.Tensor]:
+        yield from inputs((3,))
+
+    repairer = Repairer([a, b], data())
+    repairer(middle, progress=lambda done, value: signal.raise_signal(signal.SIGINT))
+    assert torch.equal(repairer(middle)[2].weight, repair(middle, [a, b], inputs((3,)))[2].weight)
 
 
 # -- BatchNorm -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,11 +84,23 @@ class Network:
         captured: the trace.
         layers: the layers in order, those apart that feed nothing but BatchNorm.
         normalised: the highest level of the layers before any BatchNorm; -1 where there is no BatchNorm.
+        depth: of every node that is computed from the inputs, the highest level of the layers up to it.
     """
 
     captured: Capture
     layers: tuple[Layer, ...]
     normalised: int
+    depth: Mapping[fx.Node, int]
+
+    def border(self, level: int) -> set[fx.Node]:
+        """The nodes below a level that layers of it or above are computed from: with their values, the rest can be run."""
+        ahead = {node for node in self.captured.graph.nodes if node.name in {x.node for x in self.layers if x.level >= level}}
+        waiting = list(ahead)
+        while waiting:
+            fresh = {s for s in waiting.pop().all_input_nodes if self.depth.get(s, -1) >= level} - ahead
+            ahead |= fresh
+            waiting += fresh
+        return {s for node in ahead for s in node.all_input_nodes if -1 < self.depth.get(s, -1) < level}
 
 
 def network(captured: Capture) -> Network:
@@ -112,7 +124,7 @@ def network(captured: Capture) -> Network:
         if layer is not None:
             level[node] += 1
             found.append(layer)
-    return Network(captured, tuple(found), normalised)
+    return Network(captured, tuple(found), normalised, {node: level[node] for node in live})
 
 
 def _layer(captured: Capture, node: fx.Node, live: set[fx.Node], level: int, after: int) -> Layer | None:

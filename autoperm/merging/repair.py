@@ -11,6 +11,7 @@ import copy
 import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,16 +24,14 @@ from autoperm.caches import forget
 from autoperm.capture import capture, split_inputs
 from autoperm.capture.guard import untouched
 from autoperm.errors import AutopermError, StateError
-from autoperm.lockstep import run_nodes
 from autoperm.matching.streams import Spread
 from autoperm.merging.channels import Layer, Network, network
 from autoperm.merging.combine import normalised
+from autoperm.merging.measuring import State, Walk, measure
 from autoperm.running import Progress, Run, running
 from autoperm.state import check_pair, check_same_kind, state_of
 
 logger = logging.getLogger(__name__)
-
-State = Mapping[str, Tensor]
 
 
 def repair(
@@ -53,8 +52,9 @@ def repair(
     scaled, the bias is shifted. A layer without a bias of its own keeps its mean. One that feeds nothing but BatchNorm is
     left alone. All models run in eval mode.
 
-    The data is run once on the endpoints, and as often on the model as there are layers one after another; the batches
-    are kept in memory for that. Some thousand samples are enough.
+    The data is run once on the endpoints and twice on the model, layer after layer; the batches are kept in memory for
+    that, and up to a gigabyte of values between layers, beyond which layers are run again for those after them. Some
+    thousand samples are enough. Where many models are merged from the same endpoints, :class:`Repairer` measures those once.
 
     Arguments:
         model: the merged model; it is not changed.
@@ -84,34 +84,139 @@ def repair(
         >>> torch.allclose(repaired(x).std(0), (a(x).std(0) + b(x).std(0)) / 2, atol=1e-4)
         True
     """
-    shares = _check(model, endpoints, weights)
-    states = [state_of(e, f"endpoints[{k}]") for k, e in enumerate(endpoints)]
-    repaired = copy.deepcopy(model).eval()
-    given = collected(data, inputs, max_batches)
-    traces = Traces(lambda batch: network(capture(repaired, batch)))
-    levels = _levels([traces.of(batch) for batch in given])
-    with running("repair", total=sum(map(len, levels)), progress=progress) as run:
-        _Repair(repaired, given, traces, run).all(levels, states, shares)
-    forget(repaired, traces.of(given[0]).captured.caches)
-    for module, before in zip(repaired.modules(), model.modules(), strict=True):
-        module.training = before.training
-    return repaired
+    return Repairer(endpoints, data, template=model, inputs=inputs, max_batches=max_batches)(
+        model, weights=weights, progress=progress
+    )
 
 
-def _check(model: nn.Module, endpoints: Sequence[nn.Module | State], weights: Sequence[float] | None) -> list[float]:
+class Repairer:
+    """Repairs models merged from the same endpoints, such as those on the line between them.
+
+    The endpoints are measured once, when it is called first.
+
+    Arguments:
+        endpoints: the models to be merged, modules or state dicts, in one order: permuted ones.
+        data: batches, as for :func:`repair`; they are kept in memory.
+        template: a module of their architecture, needed where they are state dicts.
+        inputs: picks from a batch what the forward takes.
+        max_batches: the most batches to use; None for all.
+
+    Raises:
+        AutopermError: there is no endpoint or no data, or no module.
+        CaptureError: a batch does not fit the models.
+        StateError: an endpoint has other keys or shapes than the template.
+
+    Example:
+        >>> import torch, autoperm
+        >>> from autoperm.merging import Repairer
+        >>> a, b = (torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)) for _ in "ab")
+        >>> spec = autoperm.infer(a, torch.zeros(1, 4))
+        >>> repaired = Repairer([a, b], [torch.randn(256, 4)])
+        >>> for share in (0.25, 0.5, 0.75):
+        ...     merged = autoperm.merge([a, b], spec, align="none", weights=[1 - share, share]).model
+        ...     merged = repaired(merged, weights=[1 - share, share])
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[nn.Module | State],
+        data: Iterable[Any],
+        *,
+        template: nn.Module | None = None,
+        inputs: Pick | None = None,
+        max_batches: int | None = None,
+    ):
+        self._template = _copy(_template(endpoints, template))
+        self._endpoints = [_state(e, f"endpoints[{k}]", "the model and", self._template) for k, e in enumerate(endpoints)]
+        self._data = collected(data, inputs, max_batches)
+        self._traces = Traces(lambda batch: network(capture(self._template, batch)))
+        self._levels = _levels([self._traces.of(batch) for batch in self._data])
+        self._measured: dict[str, _Measured] = {}
+
+    def __call__(
+        self, model: nn.Module, *, weights: Sequence[float] | None = None, progress: Progress = True
+    ) -> nn.Module:
+        """A repaired copy of a merged model.
+
+        Arguments:
+            model: merged from the endpoints; it is not changed.
+            weights: one per endpoint, as for :func:`repair`.
+            progress: as for :func:`repair`.
+
+        Raises:
+            AutopermError: the model is no module, or weights cannot be normalised.
+            StateError: the model has other keys or shapes than the endpoints, or a channel's values are not finite.
+        """
+        repaired = _copy(model)
+        _state(model, "the model", "the endpoints and", self._template)
+        shares = normalised(weights, len(self._endpoints))
+        with running("repair", total=sum(map(len, self._levels)), progress=progress) as run:
+            self._measured = self._measured or self._measure(run)
+            if not run.stopped:
+                targets = {name: layer.target(shares) for name, layer in self._measured.items()}
+                _Repair(repaired, self._data, self._traces, run).all(self._levels, targets)
+        forget(repaired, self._traces.of(self._data[0]).captured.caches)
+        for module, before in zip(repaired.modules(), model.modules(), strict=True):
+            module.training = before.training
+        return repaired
+
+    def _measure(self, run: Run) -> dict[str, _Measured]:
+        """Every layer of the endpoints, by its weight's name; nothing if the run is stopped."""
+        layers = [layer for level in self._levels for layer in level]
+        found = measure(layers, self._endpoints, self._data, self._traces, run)
+        if run.stopped:
+            return {}
+        return {layer.weight: _measured(layer, [s[layer.weight] for s in found], self._endpoints) for layer in layers}
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The channels of a layer, bias included, in every endpoint; shape (endpoints, channels) each."""
+
+    means: Tensor
+    deviations: Tensor
+
+    def target(self, shares: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """The mean and the deviation that a merged model's channels should have."""
+        weights = torch.tensor(shares, dtype=torch.float64, device=self.means.device)
+        return weights @ self.means, (weights @ self.deviations).clamp_min(0)
+
+
+def _measured(layer: Layer, spreads: Sequence[Spread], states: Sequence[State]) -> _Measured:
+    means = [spread.mean for spread in spreads]
+    if layer.bias is not None and not layer.bias.inside:
+        biases = (layer.bias.by_channel(state[layer.bias.name]) for state in states)
+        means = [mean + bias for mean, bias in zip(means, biases, strict=True)]
+    return _Measured(torch.stack(means), torch.stack([spread.deviation for spread in spreads]))
+
+
+def _copy(model: Any) -> nn.Module:
+    """A copy in eval mode."""
     if not isinstance(model, nn.Module):
         raise AutopermError(f"repair runs the model, but got a {type(model).__name__}: pass a module with the merged weights")
     if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
         raise StateError("the model is on the meta device and has no values to repair; load its weights first")
+    return copy.deepcopy(model).eval()
+
+
+def _template(endpoints: Sequence[nn.Module | State], template: nn.Module | None) -> nn.Module:
     if isinstance(endpoints, (nn.Module, Mapping)) or not endpoints:
         raise AutopermError("endpoints must be a list of the models that the model was merged from, at least one")
-    for k, endpoint in enumerate(endpoints):
-        try:
-            check_pair(model.state_dict(), state_of(endpoint))
-            check_same_kind(model.state_dict(), state_of(endpoint))
-        except StateError as error:
-            raise StateError(f"the model and endpoints[{k}]: {error}") from error
-    return normalised(weights, len(endpoints))
+    found = template if template is not None else next((e for e in endpoints if isinstance(e, nn.Module)), None)
+    if found is None:
+        raise AutopermError("the endpoints are state dicts: pass template=, a module of their architecture")
+    return found
+
+
+def _state(model: nn.Module | State, what: str, beside: str, template: nn.Module) -> State:
+    """The model's state dict, of the template's architecture; messages speak of what it is beside what."""
+    state, like = state_of(model, what), template.state_dict()
+    try:
+        check_pair(like, state)
+        check_same_kind(like, state)
+    except StateError as error:
+        raise StateError(f"{beside} {what}: {error}") from error
+    return state
 
 
 def _levels(networks: Sequence[Network]) -> list[list[Layer]]:
@@ -134,68 +239,28 @@ class _Repair:
         self._parameters = dict(model.named_parameters(remove_duplicate=False))
         self._norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
-    def all(self, levels: Sequence[Sequence[Layer]], states: Sequence[State], shares: Sequence[float]) -> None:
+    def all(self, levels: Sequence[Sequence[Layer]], targets: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Repair the levels in order, with BatchNorm reset wherever a layer before it has changed.
 
         A run that is stopped leaves the layers that it has not measured on all batches as they are.
         """
-        targets = self._targets([layer for level in levels for layer in level], states, shares)
-        if self._run.stopped:
-            return
+        walk = Walk(self._data, self._traces, self._run)
         reset = -1  # the last level that was repaired when BatchNorm was reset
         for k, level in enumerate(levels):
-            if max(layer.after for layer in level) > reset:
+            if self._norms and max(layer.after for layer in level) > reset:
                 self._reset_norms()
+                walk.forget()
                 reset = k
             if self._run.stopped:
                 break
-            (found,) = self._measure(level, [self._model.state_dict()])
+            found = walk.measure(level, self._model.state_dict())
             if self._run.stopped:
                 break
             for layer in level:
                 self._correct(layer, found[layer.weight], *targets[layer.weight])
                 self._run.advance()
-        if max(self._traces.of(self._data[0]).normalised, 0) > reset:
+        if self._norms and max(self._traces.of(self._data[0]).normalised, 0) > reset:
             self._reset_norms()
-
-    def _measure(self, layers: Iterable[Layer], states: Sequence[State]) -> list[dict[str, Spread]]:
-        """The statistics of layers on the data, for each state dict by the weights' names."""
-        wanted = {layer.weight for layer in layers}
-        found = [{name: Spread() for name in wanted} for _ in states]
-        for batch in self._data:
-            if self._run.stopped:
-                return found
-            traced = self._traces.of(batch)
-            of_node = {layer.node: layer for layer in traced.layers if layer.weight in wanted}
-
-            def see(node: str, values: list[Tensor], of_node: dict[str, Layer] = of_node) -> None:
-                layer = of_node[node]
-                for spreads, value in zip(found, values, strict=True):
-                    spreads[layer.weight].add(layer.by_channel(value))
-
-            run_nodes(traced.captured, states, batch, of_node, see)
-        for layer in layers:
-            if not all(bool(s[layer.weight].deviation.isfinite().all()) for s in found):
-                raise StateError(f"values of {layer.node} in {layer.place} are not finite; check the data and the weights")
-        return found
-
-    def _targets(
-        self, layers: Sequence[Layer], states: Sequence[State], shares: Sequence[float]
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """For each layer the mean and the deviation of every channel, bias included, averaged over the endpoints."""
-        found = self._measure(layers, states)
-        targets = {}
-        for layer in layers:
-            means, deviations = [], []
-            for spreads, state in zip(found, states, strict=True):
-                spread = spreads[layer.weight]
-                mean = spread.mean
-                if layer.bias is not None and not layer.bias.inside:
-                    mean = mean + layer.bias.by_channel(state[layer.bias.name])
-                means.append(mean)
-                deviations.append(spread.deviation)
-            targets[layer.weight] = _average(means, shares), _average(deviations, shares).clamp_min(0)
-        return targets
 
     @torch.no_grad()
     def _correct(self, layer: Layer, found: Spread, mean: Tensor, deviation: Tensor) -> None:
@@ -233,8 +298,6 @@ class _Repair:
 
     @torch.no_grad()
     def _forward(self) -> None:
-        if not self._norms:
-            return
         with torch.random.fork_rng():
             torch.manual_seed(0)
             for batch in self._data:
@@ -244,7 +307,3 @@ class _Repair:
                         self._model(*args, **kwargs)
                 except ValueError as error:  # one value per channel has no variance
                     raise AutopermError(f"BatchNorm's statistics cannot be reset on the data: {error}") from error
-
-
-def _average(values: Iterable[Tensor], shares: Sequence[float]) -> Tensor:
-    return torch.stack([share * value for share, value in zip(shares, values, strict=True)]).sum(0)
