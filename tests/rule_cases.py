@@ -249,9 +249,8 @@ add("im2col_of_one_channel", lambda x, w: w @ F.unfold(x, 2), (1, 1, -2, -3), (2
 add("im2col_unbatched", lambda x: F.unfold(x, 2), (2, -2, -3), space=1)
 add("col2im", lambda x: F.fold(x, (2, 3), 2), (1, 8, -2), space=2)
 add("grid_sample", lambda x: F.grid_sample(x, F.affine_grid(torch.eye(2, 3)[None].to(x), [1, 2, 2, 2], False),
-    align_corners=False), (1, 2, -2, -2), order=2, why="the oracle has no expansion")  # fmt: skip
-add("grid_sample_free", lambda x, g: F.grid_sample(x, g, align_corners=False), (2, 2, 2, 2), (2, 2, 2, 2),
-    order=0, why="the oracle has no expansion")  # fmt: skip
+    align_corners=False), (1, 2, -2, -2))  # fmt: skip
+add("grid_sample_free", lambda x, g: F.grid_sample(x, g, align_corners=False), (2, 2, 2, 2), (2, 2, 2, 2))
 
 # -- movement ------------------------------------------------------------------------------------------------------
 

@@ -135,9 +135,10 @@ def guided_pool(op: Op) -> object:
 
 @rule("aten.grid_sampler_2d", "aten.grid_sampler", "aten.grid_sampler_3d", "aten._grid_sampler_2d_cpu_fallback")
 def grid_sampler(op: Op) -> View:
-    """Channels pass, and with them the batch; positions are numbers, coordinates and pixels are in order."""
-    spatial = " ".join("_" * (op.view("input").ndim - 2))
-    equation = f"b c {spatial}, b {spatial} _ -> b c {spatial}"
+    """Channels pass, the batch, and the points of the grid; coordinates and the pixels that they are of are in order."""
+    rank = op.view("input").ndim - 2
+    pixels, points = " ".join("_" * rank), " ".join(f"p{k}" for k in range(rank))
+    equation = f"b c {pixels}, b {points} _ -> b c {points}"
     return op.equation(equation, op.view("input"), op.view("grid"), reason="sampling positions")
 
 

@@ -202,7 +202,10 @@ model("grid from data", 2, lambda m, x: m.write(F.grid_sample(
     m.read(x), m.grid(x.flatten()).view(1, 2, 2, 2), align_corners=True)),
       torch.randn(1, 1, 3, 3), read=lambda: nn.Conv2d(1, 2, 1), grid=lin(9, 8),
       write=lambda: nn.Conv2d(2, 1, 1))  # fmt: skip
-
+model("points chosen by data", 2 * 2 * 6**2, lambda m, x: m.write((F.grid_sample(
+    m.read(x), m.grid(x.flatten()).view(1, 2, 3, 2), align_corners=False)
+    * m.share(x.flatten()).view(2, 3).softmax(-1)).sum(-1).flatten()), torch.randn(1, 1, 2, 2),
+      read=lambda: nn.Conv2d(1, 2, 1), grid=lin(4, 12), share=lin(4, 6), write=lin(4, 1))  # fmt: skip
 
 # Attention: 2 heads of 2
 def fused_attention(m: Any, x: Tensor, **options: Any) -> Tensor:
