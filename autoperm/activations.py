@@ -14,10 +14,9 @@ from autoperm.capture import capture
 from autoperm.capture.inputs import flatten_inputs
 from autoperm.capture.structure import leaves as leaves_of
 from autoperm.errors import CaptureError, SpecError
-from autoperm.infer import collection_paused
+from autoperm.infer import collection_paused, solved
 from autoperm.inference import views
 from autoperm.inference.engine import Engine
-from autoperm.inference.solve import solve
 from autoperm.inference.views import View
 from autoperm.layout import Action, Layout
 from autoperm.lockstep import See, op_name, rearranges, run_nodes
@@ -86,14 +85,15 @@ class Taps:
     """
 
     def __init__(self, network: nn.Module, spec: PermutationSpec, batch: Any):
-        self.captured = capture(network, batch)
-        if self.captured.tracer == "make_fx-real":
+        captured = capture(network, batch)
+        if captured.tracer == "make_fx-real":
             logger.warning("the model's control flow depends on values; activations are those of the branches taken by one batch")
         with collection_paused():
-            engine = Engine(self.captured).run()
-            builder = SpecBuilder(engine, solve(engine.system))
+            engine, solution = solved(captured)
+            builder = SpecBuilder(engine, solution)
             check_same(spec, builder.build())
             self.activations = {a.node: a for a in _activations(engine, builder)}
+        self.captured = engine.capture
         self.action = Action(builder.leaves, spec.groups)
 
     def run(

@@ -13,8 +13,10 @@ from torch import nn
 from autoperm.building import SpecBuilder
 from autoperm.capture import Capture, capture
 from autoperm.errors import AutopermError, UnknownOpError
+from autoperm.inference.dependence import Dependence
 from autoperm.inference.engine import Engine
-from autoperm.inference.solve import solve
+from autoperm.inference.rolling import rolled
+from autoperm.inference.solve import larger, solve
 from autoperm.spec import PermutationSpec
 
 
@@ -65,10 +67,24 @@ def infer(
 def infer_captured(captured: Capture, *, on_unknown: Literal["pin", "error"] = "pin") -> PermutationSpec:
     """The same from a graph that is captured already."""
     with collection_paused():
-        engine = Engine(captured).run()
+        engine, solution = solved(captured)
         _report_values(captured)
         _report_unknown(engine, on_unknown)
-        return SpecBuilder(engine, solve(engine.system)).build()
+        return SpecBuilder(engine, solution).build()
+
+
+def solved(captured: Capture) -> tuple[Engine, Dependence]:
+    """The statements about a graph, and what follows from them; with its loops as they are or rolled up.
+
+    Both are sound. The larger group is taken, without rolling where they are equal.
+    """
+    engine = Engine(captured).run()
+    solution = solve(engine.system)
+    if (other := rolled(captured)) is captured:
+        return engine, solution
+    rolled_up = Engine(other).run()
+    found = larger(solution, solve(rolled_up.system))
+    return (engine, solution) if found is solution else (rolled_up, found)
 
 
 @contextlib.contextmanager

@@ -109,6 +109,12 @@ def _ones(number: Tensor, x: Tensor) -> Tensor:
 
 
 used("one_hot", lambda m, x, scores, n: F.one_hot(n, EXPERTS).sum(1))
+used("eq_along_the_last", lambda m, x, scores, n: (n[..., None] == torch.arange(EXPERTS)).to(x).sum(1))
+used("eq_along_the_first", lambda m, x, scores, n: (n == torch.arange(EXPERTS)[:, None, None]).to(x).sum(-1).t())
+used("eq_in_between", lambda m, x, scores, n: (n[:, None] == torch.arange(EXPERTS)[:, None]).to(x).sum(-1))
+used("eq_in_front", lambda m, x, scores, n: (n[:, 0] == torch.arange(EXPERTS)[:, None, None]).to(x)[:, 0].t())
+used("eq_with_more_dimensions", lambda m, x, scores, n: (n[..., None] == torch.arange(EXPERTS)[None, None, None]).to(x)[0].sum(1))
+used("eq_in_another_order", lambda m, x, scores, n: (n[..., None] == torch.arange(EXPERTS).flip(0)).to(x).sum(1).flip(-1))
 used("scatter_add", lambda m, x, scores, n: torch.zeros_like(scores).scatter_add(1, n, _ones(n, x)))
 used("scatter_reduce", lambda m, x, scores, n: torch.zeros_like(scores).scatter_reduce(1, n, scores.gather(1, n), "amax"))
 used("scatter", lambda m, x, scores, n: scores * torch.zeros_like(scores).scatter(1, n, 1.5))

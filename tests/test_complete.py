@@ -13,7 +13,7 @@ from tests.oracle import true_order
 from tests.trained import soundness, trained_like
 
 #: Where the group found is known to be smaller than the true one; docs/limits.md says why.
-LIMITS = {"diagonal_of_parameter", "roll_added", "routed_among_equals", "shuffle_v1", "sum_of_halves"}
+LIMITS = {"diagonal_of_parameter", "roll_added", "routed_among_equals", "shuffle_v1"}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -63,7 +63,7 @@ NECESSARY: dict[str, tuple[Callable[[], nn.Module], Tensor, tuple[str, int]]] = 
     ),
     "indexed with many repeats": (lambda: _apply(_relative, table=torch.randn(17)), TOKENS, ("table", 0)),
     "every position along it plays a part of its own": (
-        lambda: _apply(lambda m, x: m.out(x[:, :3] * m.scale[0] + x[:, 1:] * m.scale[1] * m.scale[2]), scale=torch.randn(3), out=nn.Linear(3, 2)),
+        lambda: _apply(lambda m, x: m.out(x[:, :3] * m.scale[0] + x[:, 1:] * (m.scale[1] - m.scale[2])), scale=torch.randn(3), out=nn.Linear(3, 2)),
         NUMBERS, ("scale", 0),
     ),
     "values in sorted order": (

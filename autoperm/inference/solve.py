@@ -34,13 +34,13 @@ def solve(system: System) -> Dependence:
     if len(system.tensors) > MOST_TENSORS or found.cells.exhausted:
         return found
     if found.cells.classes.lossy:
-        found = _larger(found, _solve(system, strict=True))
+        found = larger(found, _solve(system, strict=True))
     if points := _points(found.cells):
-        found = _larger(found, _solve(system, points, strict=True))
+        found = larger(found, _solve(system, points, strict=True))
     return found
 
 
-def _larger(one: Dependence, other: Dependence) -> Dependence:
+def larger(one: Dependence, other: Dependence) -> Dependence:
     """The larger group; the first where they are equal."""
     return other if _log_order(other) > _log_order(one) + 1e-6 else one
 

@@ -176,20 +176,33 @@ def equals(op: Op) -> object | None:
     if not isinstance(other, fx.Node):
         return None
     value = op.labels.value(other)
-    if value is None or value.ndim > choice.ndim:
+    if value is None:
         return None
     if value.numel() == 1:
         number = value.item()
         fits = number in range(count) and value.ndim <= choice.ndim
         return selected(choice.onehot, choice.ndim, int(number)) if fits else None
-    if value.shape[-1] != value.numel() or choice.shape[-1] != 1:
+    return _compared(op, choice, np.asarray(value.cpu()))
+
+
+def _compared(op: Op, choice: Choice, numbers: np.ndarray) -> object | None:
+    """Each index compared with each of some numbers, along a dimension that the indices do not have."""
+    along = [k - numbers.ndim for k, n in enumerate(numbers.shape) if n > 1]  # from the right
+    if len(along) != 1 or not all(number in range(choice.onehot.shape[-1]) for number in numbers.reshape(-1).tolist()):
         return None
-    index = np.asarray(value.reshape(-1).cpu())
-    if not all(number in range(count) for number in index.tolist()):
-        return None
-    index = index.astype(np.int64)
-    table = views.drop(choice.onehot, choice.ndim - 1)
-    return picked(op, table, table.ndim - 1, index, op.shape())
+    table, at = choice.onehot, choice.ndim + along[0]
+    if at >= 0:
+        if choice.shape[at] != 1:
+            return None
+        table = views.drop(table, at)
+    found = picked(op, table, table.ndim - 1, numbers.reshape(-1).astype(np.int64), op.shape())
+    last, at = found.ndim - 1, max(at, 0)
+    found = views.permute(found, [*range(at), last, *range(at, last)])
+    while found.ndim < -along[0]:
+        found = views.insert(found, 1)
+    while found.ndim < len(op.shape()):
+        found = views.insert(found, 0)
+    return found
 
 
 @choosing("aten.one_hot")

@@ -83,9 +83,9 @@ def routed_scatter() -> nn.Module:
     return _routed(forward)
 
 
-@architecture((2, 2), order=2**3)  # one sum after another: term by term the experts are in order
+@architecture((2, 2), order=6 * 2**3)
 def routed_loop() -> nn.Module:
-    """A loop over the experts, as eager implementations have: each number is compared by itself."""
+    """A loop over the experts that adds up their results: each number is compared by itself."""
 
     def forward(m: nn.Module, x: Tensor) -> Tensor:
         weight, number = m.router(x).softmax(-1).topk(2, -1)

@@ -10,6 +10,10 @@ import torch
 from .registry import Context, Ids, expands, op_name
 from .scalars import ScalarGraph
 
+#: Ops of which several in a row are one sum or product. What is added in the midst of another op, such as a bias, is not.
+CHAINS = {name: f"{name} in a row" for name in ("add", "mul", "maximum", "minimum")}
+#: Numbers that an op with which leaves a tensor as it is.
+NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}
 COMMUTATIVE = frozenset(
     [
         "add",
@@ -96,9 +100,11 @@ def pointwise(ctx: Context, a: SimpleNamespace) -> Ids:
         (k, repr(v)) for k, v in vars(a).items() if k not in tensors and k not in IGNORED and v is not None
     )
     label = (ctx.name, tuple(tensors), rest)
+    if len(tensors) == 1 and ctx.name in NEUTRAL and getattr(a, "other", None) == NEUTRAL[ctx.name]:
+        return a.self
     symmetric = ctx.name in COMMUTATIVE and getattr(a, "alpha", 1) == 1 and len(tensors) == 2
     if symmetric:
-        return combine(ctx, ctx.name, *tensors.values())
+        return combine(ctx, CHAINS.get(ctx.name, ctx.name), *tensors.values())
     return elementwise(ctx, label, *tensors.values())
 
 
@@ -127,18 +133,19 @@ def combine(ctx: Context, label: str, left: Any, right: Any) -> Ids:
     """A symmetric function of two operands, element by element; ordered if the context allows no swaps."""
     (xs, ys), shape = flat_operands(ctx, (left, right))
     graph = ctx.graph
-    if label == "add":
-        return shaped([add(graph, x, y, ctx.swaps) for x, y in zip(xs, ys)], shape)
-    join = graph.bag if ctx.swaps else graph.call
-    return shaped([join(label, pair) for pair in zip(xs, ys)], shape)
+    if "add" in label:
+        return shaped([add(graph, x, y, ctx.swaps, label) for x, y in zip(xs, ys)], shape)
+    if ctx.swaps:
+        return shaped([graph.bag(label, pair) for pair in zip(xs, ys)], shape)
+    return shaped([graph.call(("ordered", label), pair) for pair in zip(xs, ys)], shape)
 
 
-def add(graph: ScalarGraph, x: int, y: int, swaps: bool = True) -> int:
+def add(graph: ScalarGraph, x: int, y: int, swaps: bool = True, label: str = "add") -> int:
     """x + y. A mask of minus infinity absorbs what it hides, which then counts as unused."""
     hidden = graph.constant(MINUS_INFINITY)
     if x == hidden or y == hidden:
         return hidden
-    return graph.bag("add", (x, y)) if swaps else graph.call("add", (x, y))
+    return graph.bag(label, (x, y)) if swaps else graph.call(("ordered", label), (x, y))
 
 
 def scale(ctx: Context, factor: float, x: Any) -> Any:
