@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -12,12 +13,14 @@ from torch import nn
 
 from autoperm.building import SpecBuilder
 from autoperm.capture import Capture, capture
-from autoperm.errors import AutopermError, UnknownOpError
+from autoperm.errors import AutopermError, RuleError, UnknownOpError
 from autoperm.inference.dependence import Dependence
 from autoperm.inference.engine import Engine
 from autoperm.inference.rolling import rolled
 from autoperm.inference.solve import larger, solve
 from autoperm.spec import PermutationSpec
+
+logger = logging.getLogger(__name__)
 
 
 class UnsupportedOpWarning(UserWarning):
@@ -82,8 +85,12 @@ def solved(captured: Capture) -> tuple[Engine, Dependence]:
     solution = solve(engine.system)
     if (other := rolled(captured)) is captured:
         return engine, solution
-    rolled_up = Engine(other).run()
-    found = larger(solution, solve(rolled_up.system))
+    try:
+        rolled_up = Engine(other).run()
+        found = larger(solution, solve(rolled_up.system))
+    except RuleError as error:
+        logger.warning("loops stay as they are, since they cannot be rolled up: %s", error)
+        return engine, solution
     return (engine, solution) if found is solution else (rolled_up, found)
 
 

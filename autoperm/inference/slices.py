@@ -74,6 +74,17 @@ def _part(source: fx.Node, k: int) -> Slice | None:
     return Slice(base, dim % base.meta["val"].ndim, sum(sizes[:k]), 1, sizes[k])  # type: ignore[operator]
 
 
+def written_to(node: fx.Node) -> Slice | None:
+    """The slice of its first operand that a node puts its second one into."""
+    if node.target is _aten.slice_scatter.default:
+        base, _, *rest = node.args
+        return _sliced(base, *rest, **node.kwargs)  # type: ignore[arg-type]
+    if node.target is _aten.select_scatter.default:
+        base, _, dim, index = node.args
+        return _selected(base, dim, index)  # type: ignore[arg-type]
+    return None
+
+
 def starts_of(slices: Sequence[Slice | None]) -> list[int] | None:
     """Where slices start, if they are of one tensor and alike."""
     first = slices[0]

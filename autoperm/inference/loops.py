@@ -1,0 +1,171 @@
+"""Where the turns of a loop over slices are put together: by ``cat`` and ``stack``, slice by slice, or by sums and the like."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from autoperm.inference.lanes import Lane, lane
+from autoperm.inference.slices import Slice, written_to
+
+_aten = torch.ops.aten
+
+#: Ops that put operands together in any order, how they do so along a dimension, and the operand that changes nothing.
+_FOLDS: dict[Any, tuple[Callable[[Tensor], Tensor], float | None]] = {
+    _aten.add.Tensor: (lambda t: t.sum(0), 0),
+    _aten.mul.Tensor: (lambda t: t.prod(0), 1),
+    _aten.maximum.default: (lambda t: t.amax(0), None),
+    _aten.minimum.default: (lambda t: t.amin(0), None),
+}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Lanes that a node puts together.
+
+    Attributes:
+        sink: the node.
+        lane: what the lanes are.
+        join: from the values of the lanes along a first dimension to the node's, as far as they go.
+        rest: operands of the node that are no lanes.
+    """
+
+    sink: fx.Node
+    lane: Lane
+    join: Callable[[Tensor], Tensor]
+    rest: tuple[fx.Node, ...] = ()
+
+    def run(self, sources: Sequence[fx.Node], values: Sequence[Tensor]) -> Tensor:
+        """The sink's value from those of the lane's sources and of the rest."""
+        of = dict(zip(sources, values, strict=True))
+        found = self.join(self.lane.run(of))
+        for node in self.rest:
+            found = self.sink.target(found, of[node])  # type: ignore[operator]
+        return _laid_out(found, self.sink.meta["val"])
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """A value in memory as another one is: what follows may view it."""
+    forms = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for form in (torch.contiguous_format, forms.get(like.ndim)):
+        if form is not None and value.stride() != like.stride() and like.is_contiguous(memory_format=form):
+            return value.contiguous(memory_format=form)
+    return value
+
+
+def loops(node: fx.Node) -> Iterator[Loop]:
+    """The loops whose turns a node puts together."""
+    if node.op != "call_function":
+        return
+    if node.target in (_aten.cat.default, _aten.stack.default):
+        yield from _joined(node)
+    elif node.target in _FOLDS:
+        yield from _folded(node)
+    elif written_to(node) is not None:
+        yield from _written(node)
+
+
+# -- side by side ----------------------------------------------------------------------------------------------------------
+
+
+def _joined(node: fx.Node) -> Iterator[Loop]:
+    dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+    if isinstance(dim, int):
+        parts: Sequence[fx.Node] = node.args[0]  # type: ignore[assignment]
+        yield from _side_by_side(node, parts, dim % node.meta["val"].ndim, new=node.target is _aten.stack.default)
+
+
+def _side_by_side(node: fx.Node, parts: Sequence[fx.Node], dim: int, *, new: bool) -> Iterator[Loop]:
+    """Parts that are one after the other along a dimension, or along a new one."""
+    if len(parts) < 2 or len({part.meta["val"].shape for part in parts}) > 1:
+        return
+    found = lane(tuple(parts))
+    if found is None:
+        return
+    order = [found.order.index(k) for k in range(len(parts))]
+
+    def join(t: Tensor) -> Tensor:
+        if order == sorted(order, reverse=True):
+            t = t.flip(0)
+        elif order != sorted(order):
+            t = torch.stack([t[k] for k in order])
+        t = t.movedim(0, dim)
+        return t if new else t.flatten(dim, dim + 1)
+
+    yield Loop(node, found, join)
+
+
+def _written(node: fx.Node) -> Iterator[Loop]:
+    """The last of writes to slices of a tensor, each to its own, until there is none left."""
+    if any(written_to(user) is not None and user.args[0] is node for user in node.users):
+        return
+    last: Slice = written_to(node)  # type: ignore[assignment]
+    writes: dict[int, fx.Node] = {}
+    here, place = node, written_to(node)
+    while place is not None and (place.dim, place.length, place.keeps) == (last.dim, last.length, last.keeps):
+        writes.setdefault(place.start, _copied(here.args[1]))  # type: ignore[arg-type]
+        here = place.base
+        place = written_to(here)
+    starts = sorted(writes)
+    size = node.meta["val"].shape[last.dim]
+    if last.step == 1 and starts == list(range(0, size, last.length)) and size % last.length == 0:
+        yield from _side_by_side(node, [writes[start] for start in starts], last.dim, new=not last.keeps)
+
+
+def _copied(node: fx.Node) -> fx.Node:
+    """What a node is a copy of, where a value was put into a slice."""
+    if node.target is not _aten.copy.default:
+        return node
+    source: fx.Node = node.args[1]  # type: ignore[assignment]
+    one, other = node.meta["val"], source.meta["val"]
+    return source if (one.shape, one.dtype) == (other.shape, other.dtype) else node
+
+
+# -- in any order ----------------------------------------------------------------------------------------------------------
+
+
+def _is_fold(node: fx.Node, target: Any) -> bool:
+    """Whether a node puts two operands together by an op, as numbers with fractions."""
+    value = node.meta.get("val")
+    if node.op != "call_function" or node.target is not target or not isinstance(value, Tensor) or len(node.args) != 2:
+        return False
+    return not node.kwargs and value.is_floating_point()
+
+
+def _folded(node: fx.Node) -> Iterator[Loop]:
+    users = list(node.users)
+    if not _is_fold(node, node.target) or (len(users) == 1 and _is_fold(users[0], node.target)):
+        return  # the last of a chain speaks for it
+    join, neutral = _FOLDS[node.target]
+    terms = _terms(node, neutral)
+    alike: dict[Hashable, list[fx.Node]] = defaultdict(list)
+    for term in terms:
+        alike[term.target if term.op == "call_function" else term, term.meta["val"].shape, term.meta["val"].dtype].append(term)
+    for some in alike.values():
+        found = lane(tuple(some)) if len(some) > 1 and len(set(some)) == len(some) else None
+        if found is not None:
+            yield Loop(node, found, join, tuple(term for term in terms if term not in some))
+
+
+def _terms(node: fx.Node, neutral: float | None) -> list[fx.Node]:
+    """What a chain of equal ops puts together, in order."""
+    found: list[fx.Node] = []
+    waiting = [node]
+    while waiting:
+        here = waiting.pop()
+        if here is node or (_is_fold(here, node.target) and len(here.users) == 1):
+            one, other = here.args
+            if all(isinstance(x, fx.Node) and x.meta["val"].is_floating_point() for x in (one, other)):
+                waiting += [other, one]  # type: ignore[list-item]
+                continue
+            same = isinstance(one, fx.Node) and one.meta["val"].dtype == here.meta["val"].dtype
+            if same and neutral is not None and not isinstance(other, fx.Node) and other == neutral:
+                waiting.append(one)  # type: ignore[arg-type]
+                continue
+        found.append(here)
+    return found
