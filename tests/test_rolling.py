@@ -276,6 +276,16 @@ def test_turns_that_are_not_alike_stay(name: str) -> None:
     assert rolled(captured) is captured
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_and_on_the_meta_device(dtype: torch.dtype) -> None:
+    model, x = (part.to(dtype) for part in made("heads_by_split"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert autoperm.infer(model, x).order == HEAD_ORDER
+    with torch.inference_mode():
+        assert autoperm.infer(model, x).order == HEAD_ORDER
+    assert autoperm.infer(model.to("meta"), x.to("meta")).order == HEAD_ORDER
+
+
 def test_the_larger_of_both_groups_is_taken() -> None:
     """Units that are repeated: put together, the rows of a matrix for each repeat are free, which no view of them says."""
 

@@ -17,9 +17,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from autoperm.capture import Capture
 from autoperm.capture.clean import drop_dead_code
+from autoperm.capture.guard import quiet_torch
 from autoperm.inference.loops import Loop, loops
 
 logger = logging.getLogger(__name__)
+
 
 def rolled(captured: Capture) -> Capture:
     """The capture with its loops over slices rolled up; itself where there are none. It computes the same."""
@@ -49,7 +51,8 @@ def _copied(graph: fx.Graph) -> fx.Graph:
 def _roll(graph: fx.Graph, loop: Loop) -> None:
     """Put ops with one more dimension in the place of a loop."""
     sources = list(dict.fromkeys([*loop.lane.sources, *loop.rest]))
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+    # The graph has the casts of autocast already.
+    with quiet_torch(), torch._C._DisableAutocast(), FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
         values = [_fake(mode, node.meta["val"]) for node in sources]
         traced = make_fx(lambda *given: loop.run(sources, given))(*values)
     wanted = loop.sink.meta["val"]
