@@ -88,6 +88,11 @@ case("a diagonal written into repeated rows",
      lambda s, x: torch.diagonal_scatter(F.rms_norm(s.a, (4,), s.g).repeat(2, 1), s.d)[:1] * x, 1, a=(2, 4), g=4, d=4)
 case("the first of some in no order",
      lambda s, x: (s.t[gate(s, x).topk(4, sorted=False)[1]] * torch.arange(1.0, 5)[:, None]).sum(1), 1, X, r=(12, 4), t=(12, 4))
+case("shares in no order, read with another one", lambda s, x: beside_a_shared_one(s, x, last=True), 1, X, r=(12, 4), t=(12, 4), s=(4, 1))
+case("shares in no order, added up from the first",
+     lambda s, x: torch.cat([gate(s, x).topk(4, sorted=False)[0], x], -1).cumsum(-1)[:, 4:], 1, X, r=(12, 4))
+case("shares in no order beside others, weighed by place",
+     lambda s, x: (torch.cat([gate(s, x).topk(4, sorted=False)[0], x], -1) * torch.arange(8.0)).sum(-1), 1, X, r=(12, 4))
 case("values in no order", lambda s, x: gate(s, x).topk(5, sorted=False)[0], 1, X, r=(16, 4))
 case("values in no order, two at one place",
      lambda s, x: (lambda v, i: torch.zeros(6, 8, dtype=x.dtype).scatter(1, i // 2, v) @ s.t)(*gate(s, x).topk(8, sorted=False)), 1, X,
@@ -165,11 +170,21 @@ def sorted_stably(s: Any, x: Tensor) -> Tensor:
     return torch.zeros_like(x).index_add(0, tokens, out)
 
 
+def beside_a_shared_one(s: Any, x: Tensor, last: bool = False) -> Tensor:
+    """Shares of the chosen experts and of one that all tokens have; or what is read of them by their places."""
+    scores, experts = gate(s, x).topk(2, sorted=False)
+    shares = torch.cat([F.logsigmoid(scores), x @ s.s], -1)
+    shares = (shares - shares.logsumexp(-1, keepdim=True)).exp()
+    used, shared = (shares[:, 1:], shares[:, :1]) if last else (shares[:, :2], shares[:, 2:])
+    return (used[..., None] * s.t[experts]).sum(1) + shared * x[:, :1]
+
+
 #: Experts that move, also by a topk that does not sort.
 ROUTERS: dict[str, tuple[Callable[..., Tensor], dict[str, Any], int]] = {
     "rows summed": (lambda s, x: s.t[gate(s, x).topk(2, sorted=False)[1]].sum(1), FOUR, 24),
     "weighted rows": (lambda s, x: (lambda w, i: (w.softmax(-1)[..., None] * s.t[i]).sum(1))(*gate(s, x).topk(2, sorted=False)), FOUR, 24),
     "marked": (lambda s, x: torch.zeros(6, 4, dtype=x.dtype).scatter(1, gate(s, x).topk(2, sorted=False)[1], 1.0) @ s.t, FOUR, 24),
+    "weighed beside a shared one": (beside_a_shared_one, {**FOUR, "s": (4, 1)}, 24),
     "sorted stably": (sorted_stably, {"r": (4, 4), "up": (4, 4, 3), "down": (4, 3, 4)}, 24 * 6**4),
     "one row": (lambda s, x: s.t[gate(s, x).topk(1, sorted=False)[1]][:, 0], FOUR, 24),
     "after a norm": (lambda s, x: s.t[gate(s, F.layer_norm(x @ s.a, (4,), s.g, s.c)).topk(2)[1]].sum(1),

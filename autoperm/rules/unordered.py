@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,11 +23,16 @@ from autoperm.rules.ties import is_chosen
 
 @dataclass(frozen=True)
 class Along:
-    """Where the k results are in a tensor: a dimension, or a digit of one that was flattened, of so many before and after."""
+    """Where the k results are in a tensor: a dimension, or a digit of one that was flattened, of so many before and after.
+
+    Where other things were put beside them, ``at`` says how many come first, and ``beside`` how many there are.
+    """
 
     dim: int
     before: int = 1
     after: int = 1
+    at: int = 0
+    beside: int = 0
 
 
 class _Ordered(Exception):
@@ -79,7 +84,7 @@ class _Walk:
             raise _Ordered
         name = str(node.target).split(".")[1]
         rule = _RULES.get(name) or (_pointwise if torch.Tag.pointwise in node.target.tags else None)
-        if rule is None:
+        if rule is None or (any(a.beside for a in read.values()) and rule not in _WITH_OTHERS):
             raise _Ordered
         return rule(self, Op(self.labels, node), read)
 
@@ -87,6 +92,10 @@ class _Walk:
         """Whether a tensor that has not the results is the same for each of them, along a dimension counted from its own."""
         if not isinstance(node, fx.Node) or along.dim < 0 or node.meta["val"].shape[along.dim] == 1:
             return True
+        if along.beside:
+            value = self.labels.value(node)
+            mine = None if value is None else value.narrow(along.dim, along.at, self.k)
+            return mine is not None and bool((mine == mine.narrow(along.dim, 0, 1)).all())
         if (value := self.labels.value(node)) is not None:
             parts = value.movedim(along.dim, 0).reshape(along.before, self.k, along.after, -1)
             return bool((parts == parts[:, :1]).all())
@@ -115,28 +124,49 @@ def _moved(old: Sequence[int], along: Along, new: Sequence[int], k: int) -> Alon
     return None
 
 
-@_following("_to_copy clone alias detach contiguous one_hot _softmax _log_softmax _safe_softmax")
+@_following("_to_copy clone alias detach contiguous one_hot log_sigmoid_forward _softmax _log_softmax _safe_softmax")
 def _same(walk: _Walk, op: Op, read: dict[fx.Node, Along]) -> Along | None:
     return next(iter(read.values()))
 
 
+@_following("cat")
+def _joined(walk: _Walk, op: Op, read: dict[fx.Node, Along]) -> Along | None:
+    """The results with other things beside them; along another dimension all parts have them."""
+    dim, parts = op["dim"] % len(op.shape()), op["tensors"]
+    places = {read.get(part) for part in parts}
+    if len(places) == 1 and None not in places and (along := read[parts[0]]).dim != dim:
+        return along
+    mine = [k for k, part in enumerate(parts) if part in read]
+    if len(mine) != 1 or read[parts[mine[0]]] != Along(dim):
+        raise _Ordered
+    sizes = [part.meta["val"].shape[dim] for part in parts]
+    return Along(dim, at=sum(sizes[: mine[0]]), beside=sum(sizes) - walk.k)
+
+
 @_following("split split_with_sizes slice")
 def _cut(walk: _Walk, op: Op, read: dict[fx.Node, Along]) -> Along | None:
-    """Along another dimension."""
+    """Along another dimension; or the results apart from what is beside them."""
     ((node, along),) = read.items()
-    if op["dim"] % node.meta["val"].ndim == along.dim:
+    shape = node.meta["val"].shape
+    if op["dim"] % len(shape) != along.dim:
+        return along
+    if not along.beside or "slice" not in op.name:
         raise _Ordered
-    return along
+    taken = set(range(shape[along.dim])[slice(op["start"], op["end"], op["step"])])
+    mine = set(range(along.at, along.at + walk.k))
+    if taken & mine and taken != mine:
+        raise _Ordered
+    return Along(along.dim) if taken == mine else None
 
 
 def _pointwise(walk: _Walk, op: Op, read: dict[fx.Node, Along]) -> Along | None:
     ndim = len(op.shape())
-    places = {Along(a.dim + ndim - n.meta["val"].ndim, a.before, a.after) for n, a in read.items()}
+    places = {replace(a, dim=a.dim + ndim - n.meta["val"].ndim) for n, a in read.items()}
     if len(places) != 1:
         raise _Ordered
     (along,) = places
     for node in op.node.all_input_nodes:
-        own = Along(along.dim - ndim + node.meta["val"].ndim, along.before, along.after)
+        own = replace(along, dim=along.dim - ndim + node.meta["val"].ndim)
         if node not in read and not walk.is_even(node, own):
             raise _Ordered
     return along
@@ -163,14 +193,14 @@ def _expanded(walk: _Walk, op: Op, read: dict[fx.Node, Along]) -> Along | None:
     return Along(along.dim + len(op.shape()) - node.meta["val"].ndim, along.before, along.after)
 
 
-@_following("sum mean amax amin prod any")
+@_following("sum mean amax amin prod any logsumexp")
 def _reduced(walk: _Walk, op: Op, read: dict[fx.Node, Along]) -> Along | None:
     ((node, along),) = read.items()
     dims = dims_of(op.get("dim"), node.meta["val"].ndim)
     if along.dim in dims:
         return None
     gone = 0 if len(op.shape()) == node.meta["val"].ndim else sum(d < along.dim for d in dims)
-    return Along(along.dim - gone, along.before, along.after)
+    return replace(along, dim=along.dim - gone)
 
 
 @_following("gather")
@@ -233,3 +263,7 @@ def _multiplied(walk: _Walk, op: Op, read: dict[fx.Node, Along]) -> Along | None
         elif other is None and along.dim == (last if own else last - 1):
             return along
     raise _Ordered
+
+
+#: What follows results that have other things beside them.
+_WITH_OTHERS = {_same, _pointwise, _joined, _cut, _reduced}

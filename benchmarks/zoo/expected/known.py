@@ -31,7 +31,7 @@ EXPLAINED: tuple[tuple[str, str, str, str], ...] = (
     ("residual", "canine.*|layoutlmv3.*", "parts", "embeddings are concatenated: the stream is in parts"),
     ("experts", "deepseek_v4.*", ".", "a table of integers says which experts a token has: numbers in a buffer"),
     ("experts", ".*", "some may be equal", "a text may start with the padding token, whose row is zero: equal scores"),
-    ("experts", "inkling.*", "order of what", "`topk(sorted=False)`, then ops that are not followed. Not looked into"),
+    (_HEADS + "|norm", "aria", ".", "the layers go before those of an `nn.MultiheadAttention`, which has the heads"),
     ("experts", "zaya.*", ".", "the choice of none of the experts has a number too, which is masked"),
     (_HEADS, "wavlm.*", ".", "the stream, which is the output, is viewed as heads for gates"),
     ("residual", "sew.*|xcodec.*|.*-ctc", " x ", "positions come from a convolution in groups: the stream is blocks"),
