@@ -16,7 +16,7 @@ from autoperm.capture import Capture, capture
 from autoperm.errors import AutopermError, RuleError, UnknownOpError
 from autoperm.inference.dependence import Dependence
 from autoperm.inference.engine import Engine
-from autoperm.inference.rolling import rolled
+from autoperm.inference.rewriting import rewritten
 from autoperm.inference.solve import larger, solve
 from autoperm.spec import PermutationSpec
 
@@ -77,21 +77,21 @@ def infer_captured(captured: Capture, *, on_unknown: Literal["pin", "error"] = "
 
 
 def solved(captured: Capture) -> tuple[Engine, Dependence]:
-    """The statements about a graph, and what follows from them; with its loops as they are or rolled up.
+    """The statements about a graph, and what follows from them; as it is, or rewritten.
 
-    Both are sound. The larger group is taken, without rolling where they are equal.
+    Both are sound. The larger group is taken, that of the graph as it is where they are equal.
     """
     engine = Engine(captured).run()
     solution = solve(engine.system)
-    if (other := rolled(captured)) is captured:
+    if (other := rewritten(captured)) is captured:
         return engine, solution
     try:
-        rolled_up = Engine(other).run()
-        found = larger(solution, solve(rolled_up.system))
+        again = Engine(other).run()
+        found = larger(solution, solve(again.system))
     except RuleError as error:
-        logger.warning("loops stay as they are, since they cannot be rolled up: %s", error)
+        logger.warning("the graph stays as it is: what it can be rewritten as has no group: %s", error)
         return engine, solution
-    return (engine, solution) if found is solution else (rolled_up, found)
+    return (engine, solution) if found is solution else (again, found)
 
 
 @contextlib.contextmanager

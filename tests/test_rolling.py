@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import autoperm
 from autoperm.capture import capture
 from autoperm.infer import solved
-from autoperm.inference.rolling import rolled
+from autoperm.inference.rewriting import rewritten
 from autoperm.inference.slices import distance, slice_of, stacked
 from tests.oracle import true_order
 from tests.trained import soundness, trained_like
@@ -258,7 +258,7 @@ def test_turns_can_trade_places(name: str) -> None:
 def test_a_rolled_graph_computes_the_same(name: str) -> None:
     model, x = made(name)
     captured = capture(model, x)
-    other = rolled(captured)
+    other = rewritten(captured)
     state = model.state_dict()
     before = str(captured.graph)
     for one, two in zip(captured.run(state, x), other.run(state, x), strict=True):
@@ -273,7 +273,7 @@ def test_a_rolled_graph_computes_the_same(name: str) -> None:
 def test_turns_that_are_not_alike_stay(name: str) -> None:
     model, x = made(name)
     captured = capture(model, x)
-    assert rolled(captured) is captured
+    assert rewritten(captured) is captured
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -298,7 +298,7 @@ def test_the_larger_of_both_groups_is_taken() -> None:
     x = torch.randn(5, 3, dtype=torch.float64)
     captured = capture(model, x)
     engine, _ = solved(captured)
-    assert engine.capture is captured and rolled(captured) is not captured
+    assert engine.capture is captured and rewritten(captured) is not captured
     assert 2 * autoperm.infer(model, x).order == true_order(captured)
 
 
@@ -419,7 +419,7 @@ def test_random_loops_are_sound(start: int) -> None:
     for seed in seeds:
         model, x = random_loop(seed), torch.randn(2, 3, 2, dtype=torch.float64)
         captured = capture(model, x)
-        other, state = rolled(captured), model.state_dict()
+        other, state = rewritten(captured), model.state_dict()
         assert torch.allclose(captured.run(state, x)[0], other.run(state, x)[0], rtol=1e-10, atol=1e-10), seed
         spec = autoperm.infer(model, x)
         assert soundness(model, spec, x, samples=3) < 1e-10, seed

@@ -7,7 +7,6 @@ turn of the loop apart; with a dimension for the turns, the rules see what is al
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 
 import torch
@@ -15,41 +14,22 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from autoperm.capture import Capture
-from autoperm.capture.clean import drop_dead_code
 from autoperm.capture.guard import quiet_torch
 from autoperm.inference.loops import Loop, loops
 
 logger = logging.getLogger(__name__)
 
 
-def rolled(captured: Capture) -> Capture:
-    """The capture with its loops over slices rolled up; itself where there are none. It computes the same."""
-    if not any(True for node in captured.graph.nodes for _ in loops(node)):
-        return captured
-    graph = _copied(captured.graph)
-    for node in list(graph.nodes):
-        for loop in loops(node):
-            try:
-                _roll(graph, loop)
-                break
-            except Exception:  # an op that vmap does not take, say: then the loop stays as it is
-                logger.debug("the loop at %s is not rolled up", node, exc_info=True)
-    drop_dead_code(graph)
-    return dataclasses.replace(captured, graph_module=fx.GraphModule(captured.graph_module, graph))
-
-
-def _copied(graph: fx.Graph) -> fx.Graph:
-    """A copy with the same names."""
-    new = fx.Graph()
-    values: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
-        values[node] = new.node_copy(node, values.__getitem__)
-    return new
+def roll_up(graph: fx.Graph, node: fx.Node) -> None:
+    """Put ops with one more dimension in the place of a loop whose turns a node puts together, if it does."""
+    for loop in loops(node):
+        try:
+            return _roll(graph, loop)
+        except Exception:  # an op that vmap does not take, say: then the loop stays as it is
+            logger.debug("the loop at %s is not rolled up", node, exc_info=True)
 
 
 def _roll(graph: fx.Graph, loop: Loop) -> None:
-    """Put ops with one more dimension in the place of a loop."""
     sources = list(dict.fromkeys([*loop.lane.sources, *loop.rest]))
     # The graph has the casts of autocast already.
     with quiet_torch(), torch._C._DisableAutocast(), FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():

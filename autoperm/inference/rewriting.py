@@ -1,0 +1,39 @@
+"""Graphs in a form that the rules say more of, which compute the same: loops rolled up, and lookups by plain indices."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import fx
+
+from autoperm.capture import Capture
+from autoperm.capture.clean import drop_dead_code
+from autoperm.inference.lookups import simpler
+from autoperm.inference.loops import loops
+from autoperm.inference.rolling import roll_up
+
+
+def rewritten(captured: Capture) -> Capture:
+    """The capture with a graph in that form; itself where there is nothing to rewrite. The given one stays as it is."""
+    if not any(simpler(node) or any(True for _ in loops(node)) for node in captured.graph.nodes):
+        return captured
+    graph = _copied(captured.graph)
+    for node in list(graph.nodes):
+        if other := simpler(node):
+            with graph.inserting_before(node):
+                new = graph.call_function(*other)
+            new.meta = dict(node.meta)
+            node.replace_all_uses_with(new)
+        else:
+            roll_up(graph, node)
+    drop_dead_code(graph)
+    return dataclasses.replace(captured, graph_module=fx.GraphModule(captured.graph_module, graph))
+
+
+def _copied(graph: fx.Graph) -> fx.Graph:
+    """A copy with the same names."""
+    new = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        values[node] = new.node_copy(node, values.__getitem__)
+    return new
