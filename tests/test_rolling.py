@@ -276,6 +276,17 @@ def test_turns_that_are_not_alike_stay(name: str) -> None:
     assert rewritten(captured) is captured
 
 
+def test_writes_to_nothing() -> None:
+    def use(m: Any, x: Tensor) -> Tensor:
+        y = m.first(x).tanh()
+        y[..., 2:2] = 0
+        y[..., 3:3] = 1
+        return m.out(y)
+
+    model = trained_like(Net(use, first=lin(3, WIDTH), out=lin(WIDTH, 2)), seed=1)
+    assert autoperm.infer(model, torch.randn(2, 3, dtype=torch.float64)).order == F6
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_under_autocast_and_on_the_meta_device(dtype: torch.dtype) -> None:
     model, x = (part.to(dtype) for part in made("heads_by_split"))
@@ -336,6 +347,7 @@ NO_SLICES: dict[str, Callable[[Tensor], list[Tensor]]] = {
     "of_other_sizes": lambda t: list(t.split([5, 7], 1)),
     "along_other_dimensions": lambda t: [t[:, :2, :], t[:, :, :2]],
     "over_the_end": lambda t: [t[:, 0:4], t[:, 8:12], t[:, 4:8]],
+    "empty": lambda t: [t[:, 3:3], t[:, 4:4]],
     "with_other_steps": lambda t: [t[:, :4], t[:, 4::2]],
 }
 

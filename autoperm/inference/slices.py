@@ -51,7 +51,7 @@ def _sliced(base: fx.Node, dim: int = 0, start: int | None = None, end: int | No
     if not all(isinstance(n, int) for n in (dim, start or 0, end or 0, step)):
         return None
     taken = range(shape[dim])[slice(start, end, step)]
-    return Slice(base, dim % len(shape), taken.start, step, len(taken))
+    return Slice(base, dim % len(shape), taken.start, step, len(taken)) if len(taken) else None
 
 
 def _selected(base: fx.Node, dim: int, index: Any) -> Slice | None:
@@ -71,6 +71,8 @@ def _part(source: fx.Node, k: int) -> Slice | None:
     base: fx.Node = source.args[0]  # type: ignore[assignment]
     dim = source.kwargs.get("dim", source.args[2] if len(source.args) > 2 else 0)
     sizes = [part.shape[dim] for part in parts]  # type: ignore[union-attr]
+    if not sizes[k]:
+        return None
     return Slice(base, dim % base.meta["val"].ndim, sum(sizes[:k]), 1, sizes[k])  # type: ignore[operator]
 
 
