@@ -86,29 +86,45 @@ def gathered(
     """Parts that are pieces of one dimension of one tensor become one part: cut and put together is reordered."""
     found: dict[object, list[tuple[View, np.ndarray]]] = {}
     for k, (source, view, index) in enumerate(parts):
-        found.setdefault(_whole_of(source, view, dim) or k, []).append((view, index))
-    return [members[0] if len(members) == 1 else _one_part(op, dim, members) for members in found.values()]
+        axes = _axes_of(view, dim) or _axes_apart(view, dim, [v for s, v, _ in parts if s is source])
+        key = (source, axes[0], *_beside(view, dim, axes[0])) if len(axes) == 1 else k
+        found.setdefault(key, []).append((view, index))
+    return [
+        members[0] if len(members) == 1 else _one_part(op, dim, key[1], members)  # type: ignore[index]
+        for key, members in found.items()
+    ]
 
 
-def _whole_of(source: fx.Node | None, view: View, dim: int) -> object:
-    """What pieces of one dimension have in common; None where a view is no such piece."""
-    digits = view.dims[dim]
-    axes = {d.dim for d in digits}
-    if len(axes) != 1 or None in axes or any(d.dim in axes for k, ds in enumerate(view.dims) if k != dim for d in ds):
-        return None
-    (j,) = axes
-    offsets = tuple(0 if k == j else o for k, o in enumerate(view.offsets))
-    return source, view.source.id, j, view.dims[:dim], view.dims[dim + 1 :], offsets
+def _axes_of(view: View, dim: int) -> list[int | None]:
+    """The source's dimensions that one of a view's is of, if nothing else of the view is."""
+    axes = {d.dim for d in view.dims[dim]}
+    return [] if None in axes or any(d.dim in axes for k, ds in enumerate(view.dims) if k != dim for d in ds) else [*axes]
 
 
-def _one_part(op: Op, dim: int, members: Sequence[tuple[View, np.ndarray]]) -> tuple[View, np.ndarray]:
+def _axes_apart(view: View, dim: int, others: Sequence[View]) -> list[int | None]:
+    """The source's dimensions in which a single position is elsewhere than another view."""
+    if view.dims[dim]:
+        return []
+    axes: set[int | None] = set()
+    for other in others:
+        if other.source is view.source:
+            axes.update(_axes_of(other, dim))
+            axes.update(j for j, (a, b) in enumerate(zip(view.offsets, other.offsets, strict=True)) if a != b)
+    return [*axes] if not any(d.dim in axes for ds in view.dims for d in ds) else []
+
+
+def _beside(view: View, dim: int, axis: int | None) -> tuple[object, ...]:
+    """What pieces of one dimension have in common."""
+    offsets = tuple(0 if k == axis else o for k, o in enumerate(view.offsets))
+    return view.source.id, view.dims[:dim], view.dims[dim + 1 :], offsets
+
+
+def _one_part(op: Op, dim: int, axis: int, members: Sequence[tuple[View, np.ndarray]]) -> tuple[View, np.ndarray]:
     first = members[0][0]
-    j = first.dims[dim][0].dim
-    assert j is not None
-    read = np.concatenate([views.positions(view, j, view.dims[dim]) for view, _ in members])
-    size = first.source.sizes[j]
-    offsets = tuple(0 if k == j else o for k, o in enumerate(first.offsets))
-    whole = View(first.source, (*first.dims[:dim], (views.Digit(j, 1, size),), *first.dims[dim + 1 :]), offsets)
+    read = np.concatenate([views.positions(view, axis, view.dims[dim]) for view, _ in members])
+    size = first.source.sizes[axis]
+    offsets = tuple(0 if k == axis else o for k, o in enumerate(first.offsets))
+    whole = View(first.source, (*first.dims[:dim], (views.Digit(axis, 1, size),), *first.dims[dim + 1 :]), offsets)
     shape = (*first.shape[:dim], len(read), *first.shape[dim + 1 :])
     if len(read) == size and _ascending(read):
         part = whole
