@@ -276,6 +276,17 @@ def test_turns_that_are_not_alike_stay(name: str) -> None:
     assert rewritten(captured) is captured
 
 
+def test_what_reads_memory_beside_a_slice_stays() -> None:
+    def use(m: Any, x: Tensor) -> Tensor:
+        return m.out(torch.cat([p.as_strided((2, 4, DIM), (24, 6, 1), DIM).tanh() for p in m.q(x).split(DIM, -1)], -1))
+
+    torch.manual_seed(0)
+    model, x = trained_like(Net(use, **projections()), seed=1), torch.randn(2, 4, 3, dtype=torch.float64)
+    captured = capture(model, x)
+    assert rewritten(captured) is captured
+    assert soundness(model, autoperm.infer(model, x), x, samples=5) < 1e-12
+
+
 def test_writes_to_nothing() -> None:
     def use(m: Any, x: Tensor) -> Tensor:
         y = m.first(x).tanh()

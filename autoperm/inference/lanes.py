@@ -134,11 +134,14 @@ def _kind(node: fx.Node) -> list[Any]:
 
 
 def _is_pure(target: Any) -> bool:
-    if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
+    """Whether a result depends on the values of the operands alone, whatever they are."""
+    if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable or target.overloadpacket in _BY_MEMORY:
         return False
     return _IMPURE.isdisjoint(target.tags)
 
 
+#: Ops that read the memory of an operand, which may hold more than its values and in another order.
+_BY_MEMORY = {getattr(torch.ops.aten, name) for name in ("as_strided", "as_strided_copy", "as_strided_scatter", "_reshape_alias")}
 _IMPURE = {torch.Tag.nondeterministic_seeded, torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 _DIFFERENT, _NUMBER = object(), object()
 
