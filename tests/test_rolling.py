@@ -77,6 +77,17 @@ def heads_in_the_batch(m: Any, x: Tensor) -> Tensor:
     return m.out(torch.cat(attention(q, k, v).split(len(x), 0), -1))
 
 
+def heads_by_fused_attention(m: Any, x: Tensor) -> Tensor:
+    parts = zip(*(layer(x)[:, None].split(DIM, -1) for layer in (m.q, m.k, m.v)))
+    return m.out(torch.cat([F.scaled_dot_product_attention(*qkv, is_causal=True)[:, 0] for qkv in parts], -1))
+
+
+def heads_with_a_mask(m: Any, x: Tensor) -> Tensor:
+    parts = zip(*(layer(x)[:, None].split(DIM, -1) for layer in (m.q, m.k, m.v)))
+    mask = (x[:, :, :1] > x[:, None, :, 0]).logical_or(torch.eye(4, dtype=torch.bool))[:, None]
+    return m.out(torch.cat([F.scaled_dot_product_attention(*qkv, attn_mask=mask, scale=0.7)[:, 0] for qkv in parts], -1))
+
+
 def heads_interleaved(m: Any, x: Tensor) -> Tensor:
     q, k, v = m.q(x), m.k(x), m.v(x)
     return m.out(torch.stack([attention(q[..., h::HEADS], k[..., h::HEADS], v[..., h::HEADS]) for h in range(HEADS)], -1).flatten(-2))
@@ -187,6 +198,8 @@ CASES = {
     "heads_by_slices": Case(heads_by_slices, projections, HEAD_ORDER),
     "heads_fused": Case(heads_fused, lambda: {"qkv": lin(3, 3 * WIDTH), "out": lin(WIDTH, 2)}, HEAD_ORDER),
     "heads_in_the_batch": Case(heads_in_the_batch, projections, HEAD_ORDER),
+    "heads_by_fused_attention": Case(heads_by_fused_attention, projections, HEAD_ORDER),
+    "heads_with_a_mask": Case(heads_with_a_mask, projections, HEAD_ORDER),
     "heads_interleaved": Case(heads_interleaved, projections, HEAD_ORDER),
     "heads_written": Case(heads_written, projections, HEAD_ORDER),
     "heads_written_by_number": Case(heads_written_by_number, projections, HEAD_ORDER),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,7 +56,8 @@ class Lane:
         """All lanes at once from the values of the sources, along a new first dimension."""
         parts = [stacked(values[cut.first.base], cut.first, cut.step, len(self.lanes)) for cut in self.cuts.values()]
         numbers = torch.arange(len(self.lanes), device=parts[0].device)
-        return torch.vmap(lambda number, *own: self._one(values, number, own))(numbers, *parts)
+        with _no_fallback():
+            return torch.vmap(lambda number, *own: self._one(values, number, own))(numbers, *parts)
 
     def _one(self, values: Mapping[fx.Node, Tensor], number: Tensor, own: Sequence[Tensor]) -> Tensor:
         found: dict[Lanes, Any] = dict(zip(self.cuts, own, strict=True))
@@ -63,9 +65,19 @@ class Lane:
         for op in self.ops:
             flat = [found[x] if isinstance(x, tuple) else number if x is _NUMBER else x for x in _operands(op)]
             args, kwargs = pytree.tree_unflatten(flat, _structure(op[0]))
-            target: Any = op[0].target
-            found[op] = (target.overloadpacket if target in _COMPARE else target)(*args, **kwargs)
+            found[op] = _batched(op[0].target)(*args, **kwargs)
         return found[self.lanes]  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _no_fallback() -> Iterator[None]:
+    """Ops that ``vmap`` can only run in a loop are an error: nothing would be gained."""
+    before = torch._C._functorch._is_vmap_fallback_enabled()
+    torch._C._functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._functorch._set_vmap_fallback_enabled(before)
 
 
 def lane(given: Lanes) -> Lane | None:
@@ -122,7 +134,7 @@ def _alike(lanes: Lanes) -> bool:
     first = lanes[0]
     if not all(node.op == "call_function" and node.target == first.target and _kind(node) == _kind(first) for node in lanes):
         return False
-    if first.target is not operator.getitem and not _is_pure(first.target):
+    if first.target is not operator.getitem and not _is_pure(first.target) and not all(map(_is_plain_attention, lanes)):
         return False
     if any(_structure(node) != _structure(first) for node in lanes[1:]):
         return False
@@ -144,6 +156,43 @@ def _is_pure(target: Any) -> bool:
 _BY_MEMORY = {getattr(torch.ops.aten, name) for name in ("as_strided", "as_strided_copy", "as_strided_scatter", "_reshape_alias")}
 _IMPURE = {torch.Tag.nondeterministic_seeded, torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 _DIFFERENT, _NUMBER = object(), object()
+_ATTENTION = {
+    getattr(torch.ops.aten, name)
+    for name in ("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu",
+                 "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
+                 "_scaled_dot_product_attention_math", "_scaled_dot_product_cudnn_attention")
+}  # fmt: skip
+
+
+def _is_plain_attention(node: fx.Node) -> bool:
+    """Whether a node is fused attention without dropout, of which nothing but the result is read."""
+    if getattr(node.target, "overloadpacket", None) not in _ATTENTION:
+        return False
+    whole = isinstance(node.meta["val"], Tensor) or all(user.args[1] == 0 for user in node.users)
+    return whole and not _named(node.target, node.args, node.kwargs).get("dropout_p")
+
+
+def _named(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {**dict(zip((a.name for a in target._schema.arguments), args, strict=False)), **kwargs}
+
+
+def _batched(target: Any) -> Callable[..., Any]:
+    """What ``vmap`` makes one op of: of fused attention what it is made of, of a comparison with a number that with a tensor."""
+    if target in _COMPARE:
+        return target.overloadpacket  # type: ignore[no-any-return]
+    if getattr(target, "overloadpacket", None) not in _ATTENTION:
+        return target  # type: ignore[no-any-return]
+
+    def attention(*args: Any, **kwargs: Any) -> Any:
+        given = _named(target, args, kwargs)
+        options = {name: given[name] for name in ("attn_mask", "is_causal", "scale", "enable_gqa") if name in given}
+        mask = {"attn_mask": given["attn_bias"]} if "attn_bias" in given else {}
+        read = (given["query"], given["key"], given["value"])
+        found = torch.ops.aten._scaled_dot_product_attention_math(*read, **options, **mask)
+        return found[0] if len(target._schema.returns) == 1 else found
+
+    return attention
+
 
 #: Ops that compare with a number, which may be that of the lane.
 _COMPARE = (torch.ops.aten.eq.Scalar, torch.ops.aten.ne.Scalar)
