@@ -300,6 +300,24 @@ def test_what_reads_memory_beside_a_slice_stays() -> None:
     assert soundness(model, autoperm.infer(model, x), x, samples=5) < 1e-12
 
 
+def test_writes_at_other_steps() -> None:
+    """As many positions as the others, but not side by side."""
+
+    def use(m: Any, x: Tensor) -> Tensor:
+        y = m.wide(x)
+        out = y.tanh()
+        out[..., 2:6:3] = y[..., 2:4].softmax(-1)
+        for at in (0, 4, 6, 8, 10):
+            out[..., at : at + 2] = y[..., at : at + 2].softmax(-1)
+        return m.out(out)
+
+    torch.manual_seed(0)
+    model, x = trained_like(Net(use, **{**gate(), "out": lin(2 * WIDTH, 2)}), seed=1), torch.randn(2, 3, dtype=torch.float64)
+    captured = capture(model, x)
+    assert rewritten(captured) is captured
+    assert soundness(model, autoperm.infer(model, x), x, samples=5) < 1e-12
+
+
 def test_writes_to_nothing() -> None:
     def use(m: Any, x: Tensor) -> Tensor:
         y = m.first(x).tanh()

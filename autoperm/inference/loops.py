@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -107,7 +107,7 @@ def _written(node: fx.Node) -> Iterator[Loop]:
     last: Slice = written_to(node)  # type: ignore[assignment]
     writes: dict[int, fx.Node] = {}
     here, place = node, written_to(node)
-    while place is not None and (place.dim, place.length, place.keeps) == (last.dim, last.length, last.keeps):
+    while place is not None and replace(place, base=last.base, start=last.start) == last:
         writes.setdefault(place.start, _copied(here.args[1]))  # type: ignore[arg-type]
         here = place.base
         place = written_to(here)
