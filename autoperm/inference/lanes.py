@@ -13,6 +13,8 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from autoperm.inference.slices import Slice, distance, slice_of, stacked, starts_of
+from autoperm.rules.attention import is_attention
+from autoperm.rules.op import Op
 
 #: One node for each lane.
 Lanes = tuple[fx.Node, ...]
@@ -65,7 +67,7 @@ class Lane:
         for op in self.ops:
             flat = [found[x] if isinstance(x, tuple) else number if x is _NUMBER else x for x in _operands(op)]
             args, kwargs = pytree.tree_unflatten(flat, _structure(op[0]))
-            found[op] = _batched(op[0].target)(*args, **kwargs)
+            found[op] = _batched(op[0])(*args, **kwargs)
         return found[self.lanes]  # type: ignore[no-any-return]
 
 
@@ -156,35 +158,26 @@ def _is_pure(target: Any) -> bool:
 _BY_MEMORY = {getattr(torch.ops.aten, name) for name in ("as_strided", "as_strided_copy", "as_strided_scatter", "_reshape_alias")}
 _IMPURE = {torch.Tag.nondeterministic_seeded, torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 _DIFFERENT, _NUMBER = object(), object()
-_ATTENTION = {
-    getattr(torch.ops.aten, name)
-    for name in ("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu",
-                 "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
-                 "_scaled_dot_product_attention_math", "_scaled_dot_product_cudnn_attention")
-}  # fmt: skip
 
 
 def _is_plain_attention(node: fx.Node) -> bool:
     """Whether a node is fused attention without dropout, of which nothing but the result is read."""
-    if getattr(node.target, "overloadpacket", None) not in _ATTENTION:
+    if not is_attention(node):
         return False
     whole = isinstance(node.meta["val"], Tensor) or all(user.args[1] == 0 for user in node.users)
-    return whole and not _named(node.target, node.args, node.kwargs).get("dropout_p")
+    return whole and not Op.arguments(node).get("dropout_p")
 
 
-def _named(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return {**dict(zip((a.name for a in target._schema.arguments), args, strict=False)), **kwargs}
-
-
-def _batched(target: Any) -> Callable[..., Any]:
+def _batched(node: fx.Node) -> Callable[..., Any]:
     """What ``vmap`` makes one op of: of fused attention what it is made of, of a comparison with a number that with a tensor."""
+    target: Any = node.target
     if target in _COMPARE:
         return target.overloadpacket  # type: ignore[no-any-return]
-    if getattr(target, "overloadpacket", None) not in _ATTENTION:
+    if not is_attention(node):
         return target  # type: ignore[no-any-return]
 
     def attention(*args: Any, **kwargs: Any) -> Any:
-        given = _named(target, args, kwargs)
+        given = {**dict(zip(Op.arguments(node), args, strict=False)), **kwargs}
         options = {name: given[name] for name in ("attn_mask", "is_causal", "scale", "enable_gqa") if name in given}
         mask = {"attn_mask": given["attn_bias"]} if "attn_bias" in given else {}
         read = (given["query"], given["key"], given["value"])

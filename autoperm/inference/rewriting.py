@@ -17,7 +17,8 @@ def rewritten(captured: Capture) -> Capture:
     """The capture with a graph in that form; itself where there is nothing to rewrite. The given one stays as it is."""
     if not any(simpler(node) or any(True for _ in loops(node)) for node in captured.graph.nodes):
         return captured
-    graph = _copied(captured.graph)
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(captured.graph, {}))
     for node in list(graph.nodes):
         if other := simpler(node):
             with graph.inserting_before(node):
@@ -28,12 +29,3 @@ def rewritten(captured: Capture) -> Capture:
             roll_up(graph, node)
     drop_dead_code(graph)
     return dataclasses.replace(captured, graph_module=fx.GraphModule(captured.graph_module, graph))
-
-
-def _copied(graph: fx.Graph) -> fx.Graph:
-    """A copy with the same names."""
-    new = fx.Graph()
-    values: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
-        values[node] = new.node_copy(node, values.__getitem__)
-    return new

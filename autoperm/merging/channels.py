@@ -94,7 +94,8 @@ class Network:
 
     def border(self, level: int) -> set[fx.Node]:
         """The nodes below a level that layers of it or above are computed from: with their values, the rest can be run."""
-        ahead = {node for node in self.captured.graph.nodes if node.name in {x.node for x in self.layers if x.level >= level}}
+        names = {x.node for x in self.layers if x.level >= level}
+        ahead = {node for node in self.captured.graph.nodes if node.name in names}
         waiting = list(ahead)
         while waiting:
             fresh = {s for s in waiting.pop().all_input_nodes if self.depth.get(s, -1) >= level} - ahead

@@ -45,7 +45,6 @@ class Walk:
 
     def __init__(self, data: Sequence[Any], traces: Traces[Network], run: Run):
         self._data, self._traces, self._run = data, traces, run
-        self._room = KEPT_BYTES
         self._known: list[dict[fx.Node, Any]] = [{} for _ in data]
 
     def forget(self) -> None:
@@ -55,15 +54,17 @@ class Walk:
     def measure(self, layers: Sequence[Layer], state: State) -> dict[str, Spread]:
         """The statistics of the layers of one level; those below it have their last weights."""
         found = [{layer.weight: Spread() for layer in layers}]
-        self._room = KEPT_BYTES
+        borders: list[tuple[Network, set[fx.Node]]] = []  # of the last trace: batches are mostly of one shape
+        room = KEPT_BYTES
         for k, batch in enumerate(self._data):
             if self._run.stopped:
                 return found[0]
             traced = self._traces.of(batch)
-            border = traced.border(layers[0].level)
-            (kept,) = _see(layers, [state], batch, traced, found, [self._known[k]], border)
-            self._room -= _bytes(kept)
-            self._known[k] = kept if self._room >= 0 else {}
+            if not borders or borders[0][0] is not traced:
+                borders = [(traced, traced.border(layers[0].level))]
+            (kept,) = _see(layers, [state], batch, traced, found, [self._known[k]], borders[0][1])
+            room -= _bytes(kept)
+            self._known[k] = kept if room >= 0 else {}
         _check(layers, found)
         return found[0]
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from torch import fx
+
 from autoperm.inference.views import View
-from autoperm.rules.op import Op
+from autoperm.rules.op import Op, op_name
 from autoperm.rules.registry import NoRule, rule
+
+
+def is_attention(node: fx.Node) -> bool:
+    """Whether a node is fused attention, in one of its forms."""
+    return "scaled_dot_product" in op_name(node)
 
 
 @rule(

@@ -16,6 +16,7 @@ import torch
 from torch import fx
 
 from autoperm.capture.clean import ancestors
+from autoperm.rules.attention import is_attention
 from autoperm.rules.op import Labels, Op, op_name
 
 #: What keeps rows from zero; None where some may be zero.
@@ -98,7 +99,7 @@ class NonZero:
     def of(self, node: Any) -> Sources:
         while node not in self._of:
             here = next(self._next)
-            anew = op_name(here) in _PRODUCTS or _is_attention(here) or op_name(here) == "embedding"
+            anew = op_name(here) in _PRODUCTS or is_attention(here) or op_name(here) == "embedding"
             near = self._parts(here, self.back_to_products)
             self.back_to_products[here] = weights_of(self.labels, here) if anew else near
             self.within[here] = self._parts(here, self.within)
@@ -143,7 +144,7 @@ class NonZero:
             return None
         if op_name(node) == "mul" and len(self._in_part & set(node.all_input_nodes)) > 1:
             return None
-        rule = _attention if _is_attention(node) else _RULES.get(op_name(node))
+        rule = _attention if is_attention(node) else _RULES.get(op_name(node))
         return None if rule is None else rule(self, Op(self.labels, node))
 
 def _rule(names: str) -> Callable[[Callable[[NonZero, Op], Sources]], Callable[[NonZero, Op], Sources]]:
@@ -207,10 +208,6 @@ def _product(known: NonZero, op: Op) -> Sources:
         return known.within[op.node]
     found = _all(known, [n for n in op.node.all_input_nodes if n is not bias])
     return found if bias is None else _together(known, [(bias, known.of(bias)), (op.node, found)])
-
-
-def _is_attention(node: fx.Node) -> bool:
-    return "scaled_dot_product" in op_name(node)
 
 
 def _attention(known: NonZero, op: Op) -> Sources:
