@@ -85,10 +85,11 @@ def _needed(
     captured: Capture, wanted: Collection[str], keep: Collection[fx.Node], known: Collection[fx.Node]
 ) -> list[fx.Node]:
     """The nodes that those asked for are computed from, and these, in order; from the known ones on."""
-    nodes = {n for n in captured.graph.nodes if n.name in wanted or n in keep} - set(known)
+    given = set(known)
+    nodes = {n for n in captured.graph.nodes if n.name in wanted or n in keep} - given
     waiting = list(nodes)
     while waiting:
-        fresh = set(waiting.pop().all_input_nodes) - nodes - set(known)
+        fresh = set(waiting.pop().all_input_nodes) - nodes - given
         nodes |= fresh
         waiting += fresh
     return [n for n in captured.graph.nodes if n in nodes]

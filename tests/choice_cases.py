@@ -115,6 +115,8 @@ used("eq_in_between", lambda m, x, scores, n: (n[:, None] == torch.arange(EXPERT
 used("eq_in_front", lambda m, x, scores, n: (n[:, 0] == torch.arange(EXPERTS)[:, None, None]).to(x)[:, 0].t())
 used("eq_with_more_dimensions", lambda m, x, scores, n: (n[..., None] == torch.arange(EXPERTS)[None, None, None]).to(x)[0].sum(1))
 used("eq_in_another_order", lambda m, x, scores, n: (n[..., None] == torch.arange(EXPERTS).flip(0)).to(x).sum(1).flip(-1))
+used("eq_many_times", lambda m, x, scores, n: (n == torch.arange(EXPERTS).repeat(9)[:, None, None]).to(x).sum(-1)[-EXPERTS:].t(),
+     order=math.factorial(HIDDEN) ** EXPERTS)  # fmt: skip
 used("scatter_add", lambda m, x, scores, n: torch.zeros_like(scores).scatter_add(1, n, _ones(n, x)))
 used("scatter_reduce", lambda m, x, scores, n: torch.zeros_like(scores).scatter_reduce(1, n, scores.gather(1, n), "amax"))
 used("scatter", lambda m, x, scores, n: scores * torch.zeros_like(scores).scatter(1, n, 1.5))

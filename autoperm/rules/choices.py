@@ -195,7 +195,8 @@ def _compared(op: Op, choice: Choice, numbers: np.ndarray) -> object | None:
         if choice.shape[at] != 1:
             return None
         table = views.drop(table, at)
-    found = picked(op, table, table.ndim - 1, numbers.reshape(-1).astype(np.int64), op.shape())
+    index = numbers.reshape(-1).astype(np.int64)
+    found = picked(op, table, table.ndim - 1, index, (*table.shape[:-1], len(index)))
     last, at = found.ndim - 1, max(at, 0)
     found = views.permute(found, [*range(at), last, *range(at, last)])
     while found.ndim < -along[0]:
