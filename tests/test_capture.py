@@ -372,6 +372,18 @@ MESSAGES = [
             r"RuntimeError: mat1 and mat2.*\(in 0\)\nshapes given: args\[0\]: float64\[2, 5\]"
         ),
     ),
+    *(
+        (
+            lambda dtype=dtype: (nn.Sequential(lin()), x().to(dtype)),
+            r"(?s)^the model's forward does not accept the example inputs: RuntimeError: mat1 and mat2.*dtype.*\(in 0\)"
+            rf"\nshapes given: args\[0\]: {str(dtype).removeprefix('torch.')}\[",
+        )
+        for dtype in (torch.float64, torch.int64)
+    ),
+    (
+        lambda: (lin().to("meta"), x().float().to("meta").long()),
+        r"make_fx-fake: CaptureError: aten.addmm.default.* multiplies torch.int64 and torch.float32; bring the inputs to",
+    ),
     (lambda: (lin().double(), (x(), x())), r"does not accept the example inputs: TypeError: .*3 were given"),
     (
         lambda: (lin().to("meta"), (x(), x())),

@@ -114,6 +114,7 @@ def _finish(program: Program, graph_module: fx.GraphModule) -> fx.GraphModule:
     clean.drop_empty_parts(graph)
     clean.drop_dead_code(graph)
     clean.check_sizes(graph)
+    clean.check_dtypes(graph)
     clean.flatten_output(graph)
     return graph_module
 

@@ -157,6 +157,26 @@ def check_sizes(graph: fx.Graph) -> None:
             )
 
 
+#: Products of matrices, which take operands of one dtype. Fake tensors do not ask.
+_PRODUCTS = (_aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default)
+
+
+def check_dtypes(graph: fx.Graph) -> None:
+    """Refuse a graph that multiplies matrices of different dtypes: the inputs are not of the weights' dtype.
+
+    Raises:
+        CaptureError: naming the op and the line of the model.
+    """
+    for node in graph.nodes:
+        operands = [n.meta.get("val") for n in node.all_input_nodes] if node.target in _PRODUCTS else []
+        dtypes = [value.dtype for value in operands if isinstance(value, Tensor)]
+        if len(set(dtypes)) > 1:
+            raise CaptureError(
+                f"{node.target} at {node.meta.get('source') or node.meta.get('module_path', '')} multiplies "
+                f"{' and '.join(map(str, dtypes[-2:]))}; bring the inputs to the dtype of the weights"
+            )
+
+
 def _has_symbol(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return any(_has_symbol(part) for part in value)

@@ -175,7 +175,10 @@ def _candidates(whole: torch.Tensor, prices: np.ndarray, row_spread: torch.Tenso
         worth = whole[rows] - cost
         top, spread, count = worth.amax(1, keepdim=True), row_spread[rows, None], _CANDIDATES * len(worth)
         if least is None:
-            least = float(((worth - top) / spread).reshape(-1).kthvalue(worth.numel() - count).values)
+            drops = ((worth - top) / spread).reshape(-1).numpy()
+            drops.partition(len(drops) - count - 1)  # in place, as torch.kthvalue is not
+            least = float(drops[len(drops) - count - 1])
+            del drops
         chosen = torch.nonzero((worth > top + least * spread).reshape(-1))[:, 0]
         if not len(worth) <= len(chosen) <= 4 * count:  # ties, or rows unlike the first ones
             # Tied rows choose apart.
