@@ -226,6 +226,18 @@ def test_exchangeable_registers() -> None:
     assert order(model, torch.randn(2, 2)) == factorial(3) * factorial(4) ** 3
 
 
+def test_positions_as_numbers() -> None:
+    """Which rows are read depends on the data: the rows stay, the units move."""
+    def forward(self: nn.Module, x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
+        chosen = i.nonzero()[:, 0]
+        seen = torch.isin(i, torch.tensor([1, 2])) & torch._is_all_true(i > 0)
+        rows = self.table[chosen.repeat_interleave(i)] + self.table[torch.ones_like(i).cumsum(0) - 1].sum(0)
+        return self.last((rows.sum(0) * seen.sum() * self.first(x)).tanh())
+
+    model = Apply(forward, table=torch.randn(3, 4), first=nn.Linear(2, 4), last=nn.Linear(4, 2))
+    assert order(model, torch.randn(1, 2), torch.tensor([1, 2, 3])) == factorial(4)
+
+
 def test_what_no_output_depends_on_does_not_count() -> None:
     model = Apply(lambda self, x: self.second(self.first(x).relu()[..., :3]), first=nn.Linear(2, 6),
                   second=nn.Linear(3, 2), spare=torch.randn(5))  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Entry:
         inputs: makes the example inputs from the module, as for :func:`autoperm.infer`.
         meta: only trace it, on the meta device (it is far too large to run).
         counted: build it on the meta device first, to count its parameters; off for modules that are small for sure.
-        narrow: makes a smaller version of the module if there is one, for the automorphism oracle.
+        narrow: makes smaller versions of the module if there are any, the smallest first, for the automorphism oracle.
     """
 
     name: str
@@ -32,4 +32,4 @@ class Entry:
     inputs: Callable[[nn.Module], Any]
     meta: bool = False
     counted: bool = True
-    narrow: Callable[[], nn.Module] | None = None
+    narrow: Callable[[], Iterable[nn.Module]] | None = None

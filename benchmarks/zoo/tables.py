@@ -108,8 +108,19 @@ def _whole(r: dict[str, Any]) -> str:
     """What the oracle says; nothing where it could not count."""
     found = r.get("whole", {})
     if found.get("status") == "smaller":
-        return f"{found['missing']} times smaller" if found.get("missing") else "smaller"
+        much = f"{found['missing']} times smaller" if found.get("missing") else "smaller"
+        return much + _beyond(found.get("beyond", {}))
     return {"whole": "yes", "LARGER": "LARGER"}.get(found.get("status"), "")
+
+
+def _beyond(moved: Mapping[str, str]) -> str:
+    """What else the true group moves: whole positions of some weights, or single entries of some."""
+    parts = []
+    for kind in ("positions", "entries"):
+        names = [f"`{name}`" for name, what in moved.items() if what == kind]
+        if names:
+            parts.append(f"{kind} of {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else ""))
+    return f": {'; '.join(parts)}" if parts else ""
 
 
 def _counts(sources: Mapping[str, Records]) -> str:

@@ -88,6 +88,14 @@ def gather(ctx: Context, a: SimpleNamespace) -> Ids:
     return Ids(shaped(flat, target.shape).ids.movedim(-1, a.dim))
 
 
+@expands("isin")
+def isin(ctx: Context, a: SimpleNamespace) -> Ids:
+    """Each element is looked for among all the others."""
+    among = ctx.graph.bag(("isin", a.invert), ctx.ids(a.test_elements).reshape(-1).tolist())
+    elements = ctx.ids(a.elements)
+    return shaped([ctx.graph.call("isin", (x, among)) for x in elements.reshape(-1).tolist()], elements.shape)
+
+
 @expands("_fft_r2c", "_fft_c2c", "_fft_c2r")
 def fourier(ctx: Context, a: SimpleNamespace) -> Any:
     """Every frequency is a function of the ordered entries of the transformed dimensions."""

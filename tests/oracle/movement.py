@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from .pointwise import shaped
 from .registry import Context, Ids, expands, has_ids, invoke, wrap
 
 DATA = ("self", "tensors", "src", "values", "input", "value", "source", "tensor")
@@ -133,9 +134,20 @@ def numbers(ctx: Context, value: Any) -> Any:
 def move(ctx: Context, a: SimpleNamespace) -> Any:
     """Indices must be constant here; `lookup` treats those that depend on the data."""
     bound = {name: numbers(ctx, v) if name in DATA else v for name, v in vars(a).items()}
+    if has_ids(bound) and ctx.name == "repeat_interleave":
+        return by_position(ctx, a)
     if has_ids(bound):
         raise NotImplementedError(f"the oracle has no {ctx.op} with positions that depend on the data")
     return run_moving(ctx, bound)
+
+
+@expands("nonzero")
+def by_position(ctx: Context, a: SimpleNamespace) -> Ids:
+    """Positions as numbers: each is a function of all entries in order. How many there are is taken from the trace."""
+    entries = [v for value in vars(a).values() if isinstance(value, Ids) for v in value.ids.reshape(-1).tolist()]
+    shape, constants = ctx.node.meta["val"].shape, [repr(v) for v in vars(a).values() if not isinstance(v, Ids)]
+    table = ctx.graph.call((ctx.name, *constants), entries)
+    return shaped([ctx.graph.unary(("entry", p), table) for p in range(shape.numel())], shape)
 
 
 @expands("view", "view_copy", "_unsafe_view", "reshape", "_reshape_copy", "_reshape_alias")
@@ -196,8 +208,10 @@ def to_copy(ctx: Context, a: SimpleNamespace) -> Ids:
     "new_empty_strided",
 )  # fmt: skip
 def factory(ctx: Context, a: SimpleNamespace) -> torch.Tensor:
-    """Only the shape of the argument matters: the result is constant."""
-    bound = {**vars(a), "self": torch.zeros(a.self.shape), "device": torch.device("cpu")}
+    """Only the shape and the type of the argument matter: the result is constant."""
+    like = None if ctx.node is None else ctx.node.meta.get("val")
+    dtype = like.dtype if isinstance(like, torch.Tensor) else a.dtype
+    bound = {**vars(a), "self": torch.zeros(a.self.shape), "device": torch.device("cpu"), "dtype": dtype}
     return invoke(ctx.op, bound)
 
 

@@ -57,6 +57,11 @@ def reduce(ctx: Context, a: SimpleNamespace) -> Ids:
     return reduction(ctx, label_of(ctx, a), a.self.ids, getattr(a, "dim", None), getattr(a, "keepdim", False))
 
 
+@expands("_is_all_true", "_is_any_true")
+def reduce_all(ctx: Context, a: SimpleNamespace) -> Ids:
+    return reduction(ctx, ctx.name, a.self.ids, None, False)
+
+
 @expands("var_mean", "std_mean", "aminmax")
 def reduce_twice(ctx: Context, a: SimpleNamespace) -> tuple[Ids, Ids]:
     label = label_of(ctx, a)

@@ -32,7 +32,7 @@ def entries(full: bool) -> Sequence[Entry]:
 
 
 def _entry(name: str, family: str) -> Entry:
-    return Entry(name, family, _builder(name), lambda model: _image(model), narrow=lambda: tiny_timm.narrow(name))
+    return Entry(name, family, _builder(name), lambda model: _image(model), narrow=lambda: tiny_timm.versions(name))
 
 
 def _builder(name: str) -> Callable[[], nn.Module]:

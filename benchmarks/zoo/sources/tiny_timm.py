@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -34,6 +34,8 @@ rel_pos_dim dim
 HEADS = frozenset(["num_heads", "heads", "num_heads_inner", "num_heads_outer", "num_kv_heads", "attn_pool_num_heads"])
 #: What else is smaller than usual; of a head that is a width of its own.
 OTHERS = {"num_classes": 3, "patch_size": 4, "head_dim": 4, "group": 2, "position_embedding_size": 64, "pos_embed_grid_size": 4}
+#: Sides of windows of attention.
+WINDOWS = ("window_size", "window_sizes")
 #: Multiples of all widths.
 FACTORS = frozenset(["width", "width_mult", "width_factor", "scale"])
 #: Configurations from which widths are computed.
@@ -42,36 +44,62 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }
 #: Pixels of a side that are tried, the fewest first.
 SIDES = (8, 12, 16, 24, 32, 48, 64)
+#: What is made small: the number of stages, patches, the windows of attention.
+VARIANTS = (
+    {"few": True, "patches": True, "windows": False},
+    {"few": True, "patches": True, "windows": True},
+    {"few": False, "patches": True, "windows": False},
+    {"few": True, "patches": False, "windows": False},
+    {"few": False, "patches": False, "windows": False},
+)
 #: No smaller version has more parameters.
 LARGEST = 80_000
 
 
-def narrow(name: str) -> nn.Module:
-    """The first version that runs and has features of more than one pixel; its ``zoo_side`` is the size of its images.
+def versions(name: str) -> Iterator[nn.Module]:
+    """Small versions that run, their ``zoo_side`` the size of their images: with few stages first, and small images.
 
-    On one pixel taps of kernels are not read, and a query has one key: parts of the weights are free there.
+    On one pixel taps of kernels are not read, and a query has one key: parts of the weights are free there. So those whose
+    features have more come first.
 
     Raises:
         ValueError: there is none.
     """
     import timm
 
-    found: nn.Module | None = None
     with torch.device("meta"):
         kind = type(timm.create_model(name))
-    for few, patches in ((True, True), (False, True), (True, False), (False, False)):
-        for side in SIDES:
-            with contextlib.suppress(Exception), _changed(kind, functools.partial(_smaller, side=side, few=few, patches=patches)):
+    late, seen = [], set[Hashable]()
+    for how in VARIANTS:
+        least = 0
+        while (model := _version(name, kind, how, least)) is not None:
+            several = _pixels(model, model.zoo_side) > 1
+            least = 2 * model.zoo_side if several else model.zoo_side + 1
+            key = model.zoo_side, tuple(p.shape for p in model.parameters())
+            if key not in seen:
+                seen.add(key)
+                if several:
+                    yield model
+                else:
+                    late.append(model)
+    yield from late
+    if not seen:
+        raise ValueError(f"{name} has no version of {LARGEST} parameters or fewer that runs")
+
+
+def _version(name: str, kind: type, how: Mapping[str, bool], least: int) -> nn.Module | None:
+    """The version with the smallest images of at least so many pixels a side."""
+    import timm
+
+    for side in SIDES:
+        if side >= least:
+            with contextlib.suppress(Exception), _changed(kind, functools.partial(_smaller, side=side, **how)):
                 torch.manual_seed(0)
                 model = timm.create_model(name).eval()
                 if sum(p.numel() for p in model.parameters()) <= LARGEST and _runs(model, side):
                     model.zoo_side = side
-                    if _pixels(model, side) > 1:
-                        return model
-                    found = found or model
-    if found is not None:
-        return found
-    raise ValueError(f"{name} has no version of {LARGEST} parameters or fewer that runs")
+                    return model
+    return None
 
 
 @contextlib.contextmanager
@@ -97,8 +125,10 @@ def _changed(kind: type, change: Callable[[dict[str, Any]], dict[str, Any]]) -> 
         kind.__init__ = own  # type: ignore[misc]
 
 
-def _smaller(named: Mapping[str, Any], side: int, few: bool, patches: bool) -> dict[str, Any]:
+def _smaller(named: Mapping[str, Any], side: int, few: bool, patches: bool, windows: bool) -> dict[str, Any]:
     found = {name: _value(name, value, patches) for name, value in named.items()}
+    if windows:
+        found |= {name: _capped(found[name], 2) for name in WINDOWS if found.get(name)}
     if "img_size" in found:
         found["img_size"] = (side, side) if isinstance(found["img_size"], tuple) else side
     depths = next((found[k] for k in ("depths", "depth", "layers", "stages") if isinstance(found.get(k), (tuple, list))), ())

@@ -35,7 +35,7 @@ def entries(full: bool) -> Sequence[Entry]:
 
     transformers.logging.set_verbosity_error()
     types = sorted(modeling_auto.MODEL_MAPPING_NAMES, key=lambda t: _RANK.get(t, len(_RANK)))
-    found = [Entry(t, t, _of(t, False), inputs_of, counted=False, narrow=_of(t, True)) for t in types]
+    found = [Entry(t, t, _of(t, False), inputs_of, counted=False, narrow=_narrow(t)) for t in types]
     return [*found, *_with_heads(modeling_auto)] if full else found
 
 
@@ -47,6 +47,10 @@ def _with_heads(modeling_auto: Any) -> Iterator[Entry]:
                 seen.add(model_type)
                 name = name if isinstance(name, str) else name[0]
                 yield Entry(f"{model_type}-{task.lower()}", model_type, _named(model_type, name), inputs_of, counted=False)
+
+
+def _narrow(model_type: str) -> Callable[[], Iterator[nn.Module]]:
+    return lambda: iter([_of(model_type, True)()])
 
 
 def _of(model_type: str, narrow: bool) -> Callable[[], nn.Module]:
