@@ -20,33 +20,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
-from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import autoperm
-from autoperm import Match, PermutationSpec
-from autoperm.demo.data import Split
-from autoperm.demo.training import reset_norms
+from autoperm import Match
 from autoperm.files import write_atomically
-from autoperm.matching.ascent import Ascent
 from autoperm.matching.problem import Problem
-from autoperm.trained import randomize_
-from benchmarks import brute, memory, plain, torchvision_nets
+from benchmarks import brute, memory, pairs, planted, torchvision_nets
 from benchmarks.data import load
 from benchmarks.nets import net
 from benchmarks.paper import report
 from benchmarks.training import train
-from tests.zoo import import_torchvision
 
 MODELS = (
     "resnet18", "resnet50", "vgg16_bn", "densenet121", "resnext50_32x4d",
     "mobilenet_v2", "shufflenet_v2_x1_0", "convnext_tiny", "vit_b_16", "swin_t",
 )  # fmt: skip
 TRAINED = ("mlp 64", "mlp 512", "vgg-ln 2", "resnet-ln 2", "resnet-bn 4", "vit 2")
-NOISE = 0.1
 
 TITLES = {
     "planted": "A planted permutation and noise of a tenth of each tensor's standard deviation",
@@ -79,138 +71,14 @@ NOTES = {
 }
 
 
-def zoo(name: str, seed: int, **more: Any) -> nn.Module:
-    """A torchvision model with trained-like random weights."""
-    torch.manual_seed(seed)
-    model = import_torchvision().models.get_model(name, **more).eval()
-    randomize_(model, seed)
-    return model
-
-
-def spec_of(model: nn.Module, size: int = 224) -> PermutationSpec:
-    return autoperm.infer(model, torch.zeros(1, 3, size, size))
-
-
-def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """The result, and the CPU seconds."""
-    start = time.process_time()
-    return function(), time.process_time() - start
-
-
-#: For activation matching on a planted permutation: pixels, and batches of 8 images.
-PIXELS, BATCHES = {"swin_t": 224, "vgg16_bn": 64}, {"vgg16_bn": 160}
-
-
-def planted(name: str, quick: bool) -> Iterator[dict[str, object]]:
-    size = PIXELS.get(name, 128)
-    a = zoo(name, 0, **({"image_size": size} if name == "vit_b_16" else {}))
-    spec, generator = spec_of(a, size), torch.Generator().manual_seed(2)
-    data = [images(8, size, generator) for _ in range(1 if quick else BATCHES.get(name, 6))]
-    settle(a, data)
-    element = spec.random(1)
-    b, wanted = element.apply(a), element.inverse()
-    with torch.no_grad():
-        for parameter in b.parameters():
-            if parameter.numel() > 1:
-                parameter += NOISE * parameter.std() * torch.randn(parameter.shape, generator=generator)
-    settle(b, data)
-    activation = {"method": "activation", "data": data}
-    for method, more in {"weight": {}, "activation": activation, "activation, rounds": {**activation, "rounds": 10}}.items():
-        found, seconds = timed(lambda more=more: autoperm.match(a, b, spec, progress=False, **more))
-        right = [int((x == y).sum()) for x, y in zip(found.permutation.arrays, wanted.arrays, strict=True)]
-        total = sum(array.size for array in wanted.arrays)
-        yield {
-            "model": name,
-            "method": method,
-            "recovered": "exactly" if found.permutation == wanted else f"{sum(right)} of {total} positions",
-            "groups": len(spec.groups),
-            "further rounds": len(found.history) - 2 if "rounds" in more else "",
-            "CPU seconds": f"{seconds:.1f}",
-        }
-
-
-def settle(model: nn.Module, data: Sequence[torch.Tensor]) -> None:
-    """Take the statistics of BatchNorm on data, as those of a trained model are."""
-    if any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
-        reset_norms(model, Split(torch.cat(list(data)), torch.zeros(0)))
-
-
-def images(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
-    """Noise of all scales, of a contrast and colour that differ from image to image; shape (count, 3, size, size)."""
-    total, scale = torch.zeros(count, 3, size, size), size
-    while scale >= 7:
-        noise = torch.randn(count, 3, scale, scale, generator=generator)
-        total += nn.functional.interpolate(noise, size=(size, size), mode="bilinear")
-        scale //= 2
-    contrast, colour = (torch.randn(count, n, 1, 1, generator=generator) for n in (1, 3))
-    return total * (contrast / 2).exp() + colour
-
-
-def pairs(name: str, quick: bool) -> Iterator[dict[str, object]]:
-    """Means over seeds: of the initialisations, of which there is one pair where models are trained, and of visiting orders."""
-    kind, *how = name.split()
-    ours, theirs, times, sooner, shares, searched = [], [], [], [], [], []
-    orders = 6 if how else 3
-    for seed in range(1 if quick or name == "resnet50" else orders):
-        first = 0 if how else 2 * seed
-        a, b = (torchvision_nets.trained(kind, k) if how else zoo(kind, k) for k in (first, first + 1))
-        shares += [torchvision_nets.accuracy(model) for model in (a, b)] if how and not shares else []
-        spec, by_hand = spec_of(a, 32 if how else 224), plain.SPECS[kind]
-        x, y = a.state_dict(), b.state_dict()
-        found, seconds = timed(lambda x=x, y=y, spec=spec, seed=seed: autoperm.match(x, y, spec, seed=seed, progress=False))
-        (perms, _), plain_seconds = timed(lambda x=x, y=y, h=by_hand, seed=seed: plain.match(h, x, y, seed=seed))
-        still = {p: torch.arange(len(order)) for p, order in perms.items()}
-        start = plain.objective(by_hand, x, y, still)
-        ours.append(plain.objective(by_hand, x, found.permutation.apply(y), still) - start)
-        theirs.append(plain.objective(by_hand, x, y, perms) - start)
-        times.append((seconds, plain_seconds))
-        limit = {"method": "search", "time_limit": plain_seconds / 3, "progress": False}
-        best, seconds = timed(lambda x=x, y=y, spec=spec, seed=seed, limit=limit: autoperm.match(x, y, spec, seed=seed, **limit))
-        gain = plain.objective(by_hand, x, best.permutation.apply(y), still) - start
-        searched.append((gain / theirs[-1], seconds / plain_seconds))
-        if (reached := _seconds_to(theirs[-1], found, x, y, spec, seed)) is not None:
-            sooner.append(reached / plain_seconds)
-    yield {
-        "model": f"{name}, accuracy {min(shares):.3f} and {max(shares):.3f}" if shares else name,
-        "pairs": len(ours),
-        "gained": report.spread(ours, 0),
-        "gained by plain": report.spread(theirs, 0),
-        "ratio": report.spread([x / y for x, y in zip(ours, theirs, strict=True)]),
-        "CPU seconds": report.spread([t for t, _ in times], 1),
-        "plain's": report.spread([t for _, t in times], 1),
-        "time ratio": report.spread([t / p for t, p in times]),
-        "plain's gain reached": f"{len(sooner)} of {len(ours)}",
-        "in, of plain's time": report.spread(sooner) if sooner else "",
-        "search, ratio": report.spread([ratio for ratio, _ in searched]),
-        "time ratio of search": report.spread([time for _, time in searched]),
-    }
-
-
-def _seconds_to(gain: float, found: Match, x: Any, y: Any, spec: PermutationSpec, seed: int) -> float | None:
-    """How long it takes to the end of the first sweep, or of the start, after which as much is gained; None if it never is."""
-    start = autoperm.match(x, y, spec, max_sweeps=0, progress=False).objective
-    sweeps = next((k for k, value in enumerate(found.history) if value - start >= gain), None)
-    if sweeps is None:
-        return None
-    if sweeps == 0:
-        return timed(lambda: _started(Problem(spec, x, y), seed))[1]
-    return timed(lambda: autoperm.match(x, y, spec, seed=seed, max_sweeps=sweeps, progress=False))[1]
-
-
-def _started(problem: Problem, seed: int) -> float:
-    """The objective where weight matching starts."""
-    Ascent(problem, torch.Generator().manual_seed(seed)).propagate()
-    return problem.objective
-
-
 def heads(name: str, quick: bool) -> Iterator[dict[str, object]]:
-    a, b = zoo(name, 0), zoo(name, 1)
-    spec = spec_of(a)
+    a, b = torchvision_nets.fresh(name, 0), torchvision_nets.fresh(name, 1)
+    spec = torchvision_nets.spec_of(a)
     above = {group.parent for group in spec.groups}
     alone = [group.name for group in spec.groups if group.parent is None and group.name not in above]
     start = Problem(spec, a.state_dict(), b.state_dict()).objective
-    found, seconds = timed(lambda: autoperm.match(a, b, spec, progress=False))
-    without, plain_seconds = timed(lambda: autoperm.match(a, b, spec, groups=alone, progress=False))
+    found, seconds = report.timed(lambda: autoperm.match(a, b, spec, progress=False))
+    without, plain_seconds = report.timed(lambda: autoperm.match(a, b, spec, groups=alone, progress=False))
     yield {
         "model": name,
         "groups": f"{len(spec.groups)}, {len(alone)} without heads",
@@ -230,7 +98,7 @@ def search(name: str, quick: bool) -> Iterator[dict[str, object]]:
     a, b = (train(architecture, data.train, seed=s, epochs=2 if quick else 20, batch=64, progress=False) for s in range(2))
     spec = autoperm.infer(a, data.train.images[:2])
     start = Problem(spec, a.state_dict(), b.state_dict()).objective
-    once, seconds = timed(lambda: autoperm.match(a, b, spec, start="identity", progress=False))
+    once, seconds = report.timed(lambda: autoperm.match(a, b, spec, start="identity", progress=False))
 
     def again(**more: Any) -> tuple[float, int]:
         return _until(budget, lambda seed: autoperm.match(a, b, spec, seed=seed, progress=False, **more))
@@ -276,8 +144,8 @@ Section = Callable[[str, bool], Iterator[dict[str, object]]]
 
 #: For each section what it measures, and the models of a full and of a quick run.
 SECTIONS: dict[str, tuple[Section, Sequence[str], Sequence[str]]] = {
-    "planted": (planted, MODELS, ("resnet18",)),
-    "pairs": (pairs, ("resnet18", "resnet34", "resnet50", "resnet18 trained", "resnet50 trained"), ("resnet18",)),
+    "planted": (planted.rows, MODELS, ("resnet18",)),
+    "pairs": (pairs.rows, ("resnet18", "resnet34", "resnet50", "resnet18 trained", "resnet50 trained"), ("resnet18",)),
     "heads": (heads, ("vit_b_16", "swin_t"), ("swin_t",)),
     "search": (search, TRAINED, ("mlp 64",)),
     "brute": (tiny, ("all",), ("all",)),

@@ -1,11 +1,12 @@
-"""Tables for the terminal and for docs/results/, and where they go."""
+"""Tables for the terminal and for docs/results/, where they go, and times for them."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,9 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
     if len(values) == 1:
         return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    """The result, and the CPU seconds."""
+    start = time.process_time()
+    return function(), time.process_time() - start
