@@ -11,9 +11,10 @@ from torch import fx
 
 from autoperm.capture.clean import ancestors
 from autoperm.rules.movement import reordered
+from autoperm.rules.nonzero import is_mask
 from autoperm.rules.op import Op
 from autoperm.rules.ties import MOST_CONSTANT, Origins, Values, covering, first, keeping, unreduced, with_reduced
-from autoperm.rules.vanishing import balanced, is_mask
+from autoperm.rules.vanishing import balanced
 
 #: Of the first argument. Left out is what is flat somewhere, or so nearly that rounding makes it so: GELU, ELU.
 _ONE_TO_ONE = """
