@@ -100,8 +100,8 @@ def _compared(records: Records) -> str:
     n = sum(verdicts[v] for v in counted)
     return (
         f"Whole: the automorphism oracle counted the symmetries of {n} of these models (those that are small enough for it, in a "
-        f"minute), and {verdicts['whole']} orders are the true ones. Where it counted more, larger versions and inputs followed, since "
-        "on the smallest ones parts of a weight may have one effect by chance; the table says what else moves."
+        f"minute), and {verdicts['whole']} orders are the true ones. Where it counted more, larger versions and inputs followed, "
+        "since on the smallest ones parts of a weight may have one effect by chance; the table says what else moves."
     )
 
 
