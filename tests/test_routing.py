@@ -157,7 +157,7 @@ def test_symmetric_functions_of_a_list(mix: Callable[..., Tensor]) -> None:
 
 @pytest.mark.parametrize("implementation", ["eager", "batched_mm", "grouped_mm"])
 def test_mixtral(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the eager form each expert is code of its own, so experts stay; their hidden units are free in all forms."""
+    """In the eager form each expert is code of its own, which is alike for all of them once rows are seen not to be counted."""
     pytest.importorskip("transformers")
     from tests.zoo import import_torchvision
 
@@ -180,5 +180,4 @@ def test_mixtral(implementation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     verdict = autoperm.verify(model, spec, inputs)
     assert verdict.relative < 1e-10
     attention = 2 * math.factorial(4) ** 2
-    experts = 1 if implementation == "eager" else math.factorial(4)
-    assert spec.order == attention * experts * math.factorial(5) ** 4
+    assert spec.order == attention * math.factorial(4) * math.factorial(5) ** 4

@@ -105,7 +105,11 @@ def _make_fx(program: Program, tensors: list[Tensor], mode: Mode) -> fx.GraphMod
     if clean.has_writes(
         graph_module.graph
     ):  # ops that torch composes of others below functionalization, such as lstm
-        return _trace(functionalize(Replay(graph_module), remove="mutations"), tensors, mode)
+        found = _trace(functionalize(Replay(graph_module), remove="mutations"), tensors, mode)
+        if any(node.meta.get("sized") for node in graph_module.graph.nodes):  # which, is lost
+            for node in found.graph.nodes:
+                node.meta["sized"] = True
+        return found
     return graph_module
 
 

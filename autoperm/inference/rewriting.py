@@ -1,9 +1,11 @@
-"""Graphs in a form that the rules say more of, which compute the same: loops rolled up, and lookups by plain indices."""
+"""Graphs in a form that the rules say more of, which compute the same: loops rolled up, lookups by plain indices, lists of rows
+as all rows."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch import fx
 
 from autoperm.capture import Capture
@@ -11,14 +13,18 @@ from autoperm.capture.clean import drop_dead_code
 from autoperm.inference.lookups import simpler
 from autoperm.inference.loops import loops
 from autoperm.inference.rolling import roll_up
+from autoperm.inference.visits import unlist
 
 
 def rewritten(captured: Capture) -> Capture:
     """The capture with a graph in that form; itself where there is nothing to rewrite. The given one stays as it is."""
-    if not any(simpler(node) or any(True for _ in loops(node)) for node in captured.graph.nodes):
+    lists = [n for n in captured.graph.nodes if n.target is torch.ops.aten.nonzero.default]
+    if not lists and not any(simpler(node) or any(True for _ in loops(node)) for node in captured.graph.nodes):
         return captured
     graph = fx.Graph()
     graph.output(graph.graph_copy(captured.graph, {}))
+    for node in list(graph.find_nodes(op="call_function", target=torch.ops.aten.nonzero.default)):
+        unlist(graph, node)
     for node in list(graph.nodes):
         if other := simpler(node):
             with graph.inserting_before(node):
