@@ -255,6 +255,7 @@ def main(
     methods: Annotated[str, typer.Option(help="matchers, with commas between them; all if empty")] = "",
     seeds: Annotated[int, typer.Option(help="models of each net; all their pairs are merged")] = 3,
     small: Annotated[bool, typer.Option(help="Fashion-MNIST at 14 x 14, 10,000 images of it, for all but the MLP")] = False,
+    repair: Annotated[bool, typer.Option(help="measure each line with REPAIR too, which takes twice as long again")] = True,
     out: Annotated[Path | None, typer.Option(help="folder for the page and the plots")] = None,
 ) -> None:
     """Train, align, measure; write merging.md."""
@@ -262,7 +263,8 @@ def main(
     for name in report.names(nets) or (QUICK if quick else NETS):
         how = setting(name, data, quick=quick, small=small)
         for width in map(int, report.names(widths) or how.widths):
-            own = list(pairs(net(name, width, how.data.size), how, range(2 if quick else seeds), chosen(report.names(methods))))
+            models, matched = range(2 if quick else seeds), chosen(report.names(methods))
+            own = list(pairs(net(name, width, how.data.size), how, models, matched, repair=repair))
             report.show(str(own[0].net), rows(own))
             found = {"rows": rows(own), "network": trained(own, how), "plot": draw(own[0], target)}
             write(report.remember(target / "merging.json", f"{own[0].data}: {own[0].net}", found), target, quick)

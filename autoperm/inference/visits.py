@@ -9,6 +9,7 @@ Then it does not matter how many rows there are, and experts that are visited on
 from __future__ import annotations
 
 import functools
+import logging
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from torch.utils import _pytree as pytree
 
 from autoperm.inference.compared import as_comparison, read_as_a_set
 from autoperm.rules.op import Op
+
+logger = logging.getLogger(__name__)
 
 _aten = torch.ops.aten
 
@@ -41,6 +44,13 @@ _VIEWS = (_aten.view.default, _aten._unsafe_view.default, _aten.reshape.default)
 
 def unlist(graph: fx.Graph, found: fx.Node) -> None:
     """Put ops on all rows in the place of those on rows listed by a ``nonzero``, if that is how it is used."""
+    try:
+        _unlist(graph, found)
+    except Exception:  # an op that does not run without values, say: then the list stays as it is
+        logger.debug("the list at %s stays", found, exc_info=True)
+
+
+def _unlist(graph: fx.Graph, found: fx.Node) -> None:
     unbind = next(iter(found.users), None)
     if len(found.users) != 1 or unbind.target is not _aten.unbind.int:  # type: ignore[union-attr]
         return
@@ -99,14 +109,14 @@ class Rows:
         if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in node.target.tags:
             return False
         args, first, value = Op.arguments(node), node.args[0], node.meta["val"]
-        with_rows = [n for n in node.all_input_nodes if n in self._all]
+        with_rows = [name for name, x in args.items() if isinstance(x, fx.Node) and x in self._all]
         if node.target in _PRODUCTS:
-            return with_rows == [args[_PRODUCTS[node.target]]]
+            return with_rows == [_PRODUCTS[node.target]]
         if node.target in _ALONG:
             dims = [d] if isinstance(d := args[_ALONG[node.target]], int) else d
             return bool(dims) and all(d % first.meta["val"].ndim for d in dims)  # type: ignore[union-attr]
         if node.target is _aten.native_layer_norm.default:
-            return with_rows == [first] and len(args["normalized_shape"]) < first.meta["val"].ndim  # type: ignore[union-attr]
+            return with_rows == ["input"] and len(args["normalized_shape"]) < first.meta["val"].ndim  # type: ignore[union-attr]
         if node.target is _aten.unsqueeze.default:
             return args["dim"] % value.ndim != 0
         if node.target in _VIEWS:
