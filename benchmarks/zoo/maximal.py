@@ -98,7 +98,7 @@ def _verdict(model: nn.Module, captured: Capture, spec: PermutationSpec) -> dict
         "log10_true": _log10(true),
         "seconds_count": time.perf_counter() - start,
         "missing": missing,
-        **({"beyond": more} if more else {}),
+        "beyond": more,
     }
 
 
