@@ -4,6 +4,8 @@ as all rows."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Hashable
+from typing import Any
 
 import torch
 from torch import fx
@@ -15,15 +17,19 @@ from autoperm.inference.loops import loops
 from autoperm.inference.rolling import roll_up
 from autoperm.inference.visits import unlist
 
+_aten = torch.ops.aten
+_VIEWS = tuple(getattr(_aten, name).default for name in ("view", "permute", "t", "unsqueeze", "alias"))
+
 
 def rewritten(captured: Capture) -> Capture:
     """The capture with a graph in that form; itself where there is nothing to rewrite. The given one stays as it is."""
-    lists = [n for n in captured.graph.nodes if n.target is torch.ops.aten.nonzero.default]
+    lists = [n for n in captured.graph.nodes if n.target is _aten.nonzero.default]
     if not lists and not any(simpler(node) or any(True for _ in loops(node)) for node in captured.graph.nodes):
         return captured
     graph = fx.Graph()
     graph.output(graph.graph_copy(captured.graph, {}))
-    for node in list(graph.find_nodes(op="call_function", target=torch.ops.aten.nonzero.default)):
+    _share_views(graph)
+    for node in list(graph.find_nodes(op="call_function", target=_aten.nonzero.default)):
         unlist(graph, node)
     for node in list(graph.nodes):
         if other := simpler(node):
@@ -35,3 +41,18 @@ def rewritten(captured: Capture) -> Capture:
             roll_up(graph, node)
     drop_dead_code(graph)
     return dataclasses.replace(captured, graph_module=fx.GraphModule(captured.graph_module, graph))
+
+
+def _share_views(graph: fx.Graph) -> None:
+    """Let views that are taken anew in each turn of a loop be one node, so that turns are seen to read one tensor."""
+    known: dict[Hashable, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.target in _VIEWS:
+            key = node.target, _hashable(node.args), tuple(sorted(node.kwargs.items()))
+            if (same := known.setdefault(key, node)) is not node:
+                node.replace_all_uses_with(same)
+                graph.erase_node(node)
+
+
+def _hashable(args: Any) -> Hashable:
+    return tuple(map(_hashable, args)) if isinstance(args, (list, tuple)) else args

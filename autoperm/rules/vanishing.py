@@ -100,7 +100,11 @@ class NonZero:
         return all(parts) and bool(parts) if op_name(node) in ("add", "sub") else any(parts)
 
     def _parts(self, node: fx.Node, of: dict[fx.Node, frozenset[fx.Node]]) -> frozenset[fx.Node]:
-        return frozenset([node]) if node.op == "placeholder" else frozenset().union(*(of[n] for n in node.all_input_nodes))
+        if node.op == "placeholder":
+            return frozenset([node])
+        if isinstance(node.meta.get("val"), torch.Tensor) and self.labels.value(node) is not None:
+            return frozenset()  # zeros in the shape of a tensor are not made of it
+        return frozenset().union(*(of[n] for n in node.all_input_nodes))
 
     def _find(self, node: fx.Node) -> Sources:
         value = node.meta.get("val")
