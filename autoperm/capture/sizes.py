@@ -18,6 +18,7 @@ _aten = torch.ops.aten
 _SIZES = frozenset([
     Tensor.shape.__get__, Tensor.nbytes.__get__, Tensor.size, Tensor.__len__, Tensor.numel, Tensor.nelement,  # type: ignore[attr-defined]
     Tensor.stride, Tensor.is_contiguous, Tensor.is_same_size, Tensor.storage, Tensor.untyped_storage, torch.numel,
+    torch._shape_as_tensor, Tensor.unsafe_chunk, Tensor.unsafe_split, torch.unsafe_chunk, torch.unsafe_split,
     Tensor.tensor_split, Tensor.hsplit, Tensor.vsplit, Tensor.dsplit, torch.tensor_split, torch.hsplit, torch.vsplit,
     torch.dsplit,
 ])  # fmt: skip
