@@ -33,7 +33,7 @@ def _roll(graph: fx.Graph, loop: Loop) -> None:
     sources = list(dict.fromkeys([*loop.lane.sources, *loop.rest]))
     # The graph has the casts of autocast already.
     with quiet_torch(), torch._C._DisableAutocast(), FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
-        values = [_fake(mode, node.meta["val"]) for node in sources]
+        values = [fake(mode, node.meta["val"]) for node in sources]
         traced = make_fx(lambda *given: loop.run(sources, given))(*values)
     wanted = loop.sink.meta["val"]
     (output,) = traced.graph.find_nodes(op="output")
@@ -50,6 +50,7 @@ def _roll(graph: fx.Graph, loop: Loop) -> None:
     loop.sink.replace_all_uses_with(placed[output.args[0]])
 
 
-def _fake(mode: FakeTensorMode, value: Tensor) -> Tensor:
+def fake(mode: FakeTensorMode, value: Tensor) -> Tensor:
+    """A tensor without memory, laid out as a value."""
     with mode:
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)

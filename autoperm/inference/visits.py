@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from autoperm.inference.compared import as_comparison, read_as_a_set
+from autoperm.inference.rolling import fake
 from autoperm.rules.op import Op
 
 logger = logging.getLogger(__name__)
@@ -171,19 +172,14 @@ class Rows:
 def call(graph: fx.Graph, mode: FakeTensorMode, like: fx.Node, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
     """A new node, with the shape of its result, in the place in the code of another one."""
 
-    def fake(value: Any) -> Any:
-        value = value.meta["val"] if isinstance(value, fx.Node) else value
-        if not isinstance(value, Tensor):
-            return value
-        with mode:
-            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+    def given(x: Any) -> Any:
+        if not isinstance(x, fx.Node):
+            return x
+        return pytree.tree_map(lambda part: fake(mode, part) if isinstance(part, Tensor) else part, x.meta["val"])
 
     node = graph.call_function(target, args, kwargs)
-    given, named = pytree.tree_map(
-        lambda x: pytree.tree_map(fake, x.meta["val"]) if isinstance(x, fx.Node) else x, (args, kwargs),
-        is_leaf=lambda x: isinstance(x, fx.Node),
-    )  # fmt: skip
+    operands, options = pytree.tree_map(given, (args, kwargs), is_leaf=lambda x: isinstance(x, fx.Node))
     with mode, torch.no_grad():
-        value = target(*given, **named)
+        value = target(*operands, **options)
     node.meta = {"val": value, **{key: like.meta.get(key, "") for key in ("module_path", "source")}}
     return node
