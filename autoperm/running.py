@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -31,11 +33,17 @@ class Run:
     Attributes:
         done: how many steps are done.
         stopped: whether Ctrl-C was pressed.
+        end: when its time is up, on the clock of ``time.monotonic()``; infinity without a limit.
     """
 
     def __init__(self, advance: Callable[[int, float], None]):
-        self.done, self.stopped = 0, False
+        self.done, self.stopped, self.end = 0, False, math.inf
         self._advance = advance
+
+    @property
+    def over(self) -> bool:
+        """Whether Ctrl-C was pressed, or the time is up."""
+        return self.stopped or time.monotonic() >= self.end
 
     def advance(self, value: float = float("nan")) -> None:
         """Say that another step is done, and what the run has come to (an objective, a loss)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,6 +52,21 @@ def test_a_time_limit_ends_the_search() -> None:
     assert len(start.history) == 2
     longer = autoperm.match(a, b, spec, method="search", time_limit=0.3, progress=False)
     assert len(longer.history) > 2 and longer.objective >= start.objective
+
+
+def test_a_time_limit_ends_a_climb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock goes on by a second with each look at it, before each visit of a block."""
+    a, b, spec = pair("attention")
+    first = autoperm.match(a, b, spec, method="search", time_limit=0.0, progress=False)
+    clock = SimpleNamespace(monotonic=iter(range(10**6)).__next__)
+    for module in ("autoperm.running", "autoperm.matching.search"):
+        monkeypatch.setattr(f"{module}.time", clock)
+    visits: list[float] = []
+    visit = Ascent.visit
+    monkeypatch.setattr(Ascent, "visit", lambda self, block: visits.append(clock.monotonic()) or visit(self, block))
+    found = autoperm.match(a, b, spec, method="search", time_limit=300.0, progress=False)
+    assert len(found.history) > 4 and found.objective >= first.objective and not found.interrupted
+    assert 290 < visits[-1] <= 302
 
 
 @pytest.mark.parametrize("method, more", [("weight", {"restarts": 50}), ("search", {"rounds": 50})])

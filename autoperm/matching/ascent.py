@@ -46,10 +46,10 @@ class Ascent:
         self._seen.update(propagate(self._problem, self.blocks, self._generator, scale, lambda: self.value))
 
     def sweep(self, run: Run | None = None) -> int:
-        """Visit every block once; how many moved. A run that is stopped ends it between two blocks."""
+        """Visit every block once; how many moved. A run that is over ends it between two blocks."""
         moved = 0
         for k in torch.randperm(len(self.blocks), generator=self._generator, device="cpu").tolist():
-            if run is not None and run.stopped:
+            if run is not None and run.over:
                 break
             moved += self.visit(self.blocks[k])
         logger.debug("a sweep: %d of %d blocks moved, objective %.10g", moved, len(self.blocks), self._problem.objective)

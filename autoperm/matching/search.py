@@ -10,6 +10,7 @@ block finds. Blocks that a kick does not reach are not visited again.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 
@@ -47,7 +48,8 @@ def search(
     Arguments:
         seed: of all choices.
         rounds: how many kicks; None for 30 of them, or without end where there is a time limit.
-        time_limit: seconds after which no further kick begins; with one, results depend on the machine.
+        time_limit: seconds after which it ends with the best so far, though not before the first climb has; with one, results
+            depend on the machine.
         start: ``"propagate"`` or ``"identity"`` as in weight matching, or ``"frank-wolfe"``: where that matcher ends.
         max_sweeps: the most sweeps of a climb.
         progress: False for no bar, or a function that is called after each round with its number and the objective.
@@ -66,8 +68,8 @@ def search(
         >>> autoperm.match(mlp, shuffled, spec, method="search", rounds=5).distance
         0.0
     """
-    end = None if time_limit is None else time.monotonic() + time_limit
-    rounds = rounds if rounds is not None or end is not None else 30
+    end = math.inf if time_limit is None else time.monotonic() + time_limit
+    rounds = rounds if rounds is not None or time_limit is not None else 30
     generator = torch.Generator().manual_seed(seed)
     interrupted = begin(problem, start, seed)
     ascent = Ascent(problem, generator)
@@ -79,10 +81,8 @@ def search(
         if not interrupted:
             climb(ascent, run, max_sweeps)
         history.append(problem.objective)
-        kicks, best = Kicks(problem, ascent, generator), ascent.mark()
-        while kicks.possible and not (run.stopped or interrupted) and (rounds is None or run.done < rounds):
-            if end is not None and time.monotonic() >= end:
-                break
+        kicks, best, run.end = Kicks(problem, ascent, generator), ascent.mark(), end
+        while kicks.possible and not (run.over or interrupted) and (rounds is None or run.done < rounds):
             mark, before = ascent.mark(), problem.objective
             kicks.kick(run)
             climb(ascent, run, max_sweeps)
@@ -112,7 +112,7 @@ def begin(problem: Problem, start: str, seed: int) -> bool:
 def climb(ascent: Ascent, run: Run, max_sweeps: int) -> None:
     """Sweep until nothing moves."""
     for _ in range(max_sweeps):
-        if run.stopped or not ascent.sweep(run):
+        if run.over or not ascent.sweep(run):
             break
 
 
@@ -138,7 +138,7 @@ class Kicks:
         kicked = kinds[self._last]()
         around = sorted({k for j in kicked for k in self._near[j]} - set(kicked))
         for k in self._shuffled(around):
-            if not run.stopped:
+            if not run.over:
                 self._ascent.visit(self._ascent.blocks[k])
 
     def praise(self) -> None:
