@@ -44,6 +44,7 @@ class SpecBuilder:
             unsupported=list(self.engine.unsupported),
             provenance=Provenance.from_system(self.engine.system, self.engine.states, self.engine.capture),
             caches=self.engine.capture.caches,
+            stacks=dict(self.engine.capture.stacks),
         )
 
     def layout_of(self, tensor: Tensor) -> Layout:

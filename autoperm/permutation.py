@@ -15,6 +15,7 @@ from autoperm.errors import SpecError, StateError
 from autoperm.gathering import gather
 from autoperm.layout import Group, all_coordinates
 from autoperm.spec import PermutationSpec
+from autoperm.stacks import stacked, unstacked
 from autoperm.state import check_module, check_state, like, put, tensors_of
 
 Model = TypeVar("Model", nn.Module, Mapping[str, torch.Tensor])
@@ -71,6 +72,13 @@ class Permutation:
         return self._apply_state(model)  # type: ignore[return-value]
 
     def _apply_state(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        stacks = self.spec.stacks
+        if not stacks:
+            return self.reordered(state)
+        return like(state, unstacked(stacks, self.reordered(stacked(stacks, state)), state))
+
+    def reordered(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The permuted tensors of a state dict that has what the spec has as one as one (``spec.stacks``); nothing is checked."""
         done: dict[str, torch.Tensor] = {}
         out: dict[str, torch.Tensor] = {}
         for name, tensor in state.items():

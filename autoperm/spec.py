@@ -17,10 +17,26 @@ from autoperm.errors import SpecError
 from autoperm.layout import Action, Group, Layout, Leaf, identity_element
 from autoperm.options import generator_of
 from autoperm.provenance import Provenance
+from autoperm.stacks import Stacks
 
 if TYPE_CHECKING:
     from autoperm.explain import Explanation
     from autoperm.permutation import Permutation
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name of a state dict.
+
+    Attributes:
+        first: the first of the names that its tensor has.
+        shape: of the tensor.
+        home: the tensor's name in the spec's layouts, or that of the one that it is a part of.
+    """
+
+    first: str
+    shape: tuple[int, ...]
+    home: str
 
 
 @dataclass(eq=False, repr=False)
@@ -30,12 +46,15 @@ class PermutationSpec:
     Attributes:
         groups: the permutation groups; the whole group is built from them.
         layouts: for each tensor of the state dict how the groups act on it.
-        aliases: every state-dict name, tied ones included, to the name its tensor has in ``layouts``.
+        aliases: every state-dict name, tied ones included, to the name its tensor has in ``layouts``; those in ``stacks`` are
+            not there, but the names of what they are parts of.
         parameters: the names in ``layouts`` that are parameters; the others are persistent buffers.
         unsupported: ops without a rule, all of whose axes are pinned.
         leaves: the index sets that the groups permute or depend on.
         provenance: the graph of ties behind :meth:`explain`.
         caches: where the model's forward keeps tensors that it computes; copies with other weights do without them.
+        stacks: tensors that are separate in the state dict and positions of one tensor in ``layouts``: weights of modules that
+            may trade places. By the name of the one, in order, the names of each.
 
     Example:
         >>> import torch, autoperm
@@ -55,6 +74,7 @@ class PermutationSpec:
     unsupported: Sequence[Any] = ()
     provenance: Provenance = field(default_factory=Provenance)
     caches: Sequence[Cache] = ()
+    stacks: Stacks = field(default_factory=dict)
 
     @cached_property
     def action(self) -> Action:
@@ -70,6 +90,15 @@ class PermutationSpec:
     def log10_order(self) -> float:
         """The decimal logarithm of the order."""
         return math.fsum(group.log10_order for group in self.groups)
+
+    @cached_property
+    def tensors(self) -> dict[str, Entry]:
+        """What the spec says of each name of the model's own state dict that the forward reads."""
+        found = {name: Entry(home, self.layouts[home].shape, home) for name, home in self.aliases.items()}
+        for whole, parts in reversed(list(self.stacks.items())):
+            entry = found.pop(whole)
+            found.update({name: Entry(names[0], entry.shape[1:], entry.home) for names in parts for name in names})
+        return found
 
     @cached_property
     def coverage(self) -> float:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from autoperm.spec import PermutationSpec
 
 FORMAT = "autoperm-spec"
-VERSION = 1
+#: 2 for specs with stacks, which readers of version 1 would not see; 1 for all others.
+VERSION = 2
 
 
 def content(spec: PermutationSpec) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def content(spec: PermutationSpec) -> dict[str, Any]:
         "tensors": {name: _layout_out(layout) for name, layout in spec.layouts.items()},
         "aliases": dict(spec.aliases),
         "parameters": sorted(spec.parameters),
+        **({"stacks": [[name, [list(names) for names in parts]] for name, parts in spec.stacks.items()]} if spec.stacks else {}),
     }
 
 
@@ -71,7 +73,7 @@ def _runs(positions: np.ndarray) -> list[list[int]]:
 
 
 def save(spec: PermutationSpec, path: str | PathLike[str], *, overwrite: bool = True) -> None:
-    document = {"format": FORMAT, "version": VERSION, **content(spec)}
+    document = {"format": FORMAT, "version": VERSION if spec.stacks else 1, **content(spec)}
     document["unsupported"] = [vars(u) if hasattr(u, "__dict__") else u for u in spec.unsupported]
     document["caches"] = [[cache.path, list(cache.stays), cache.absent] for cache in spec.caches]
     document["provenance"] = _provenance_out(spec.provenance)
@@ -88,9 +90,9 @@ def load(path: str | PathLike[str]) -> PermutationSpec:
         raise SpecError(f"{path} is not a spec: it is not JSON ({error}). Save one with spec.save(path).") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise SpecError(f"{path} is not an autoperm spec: it has no format {FORMAT!r}")
-    if document.get("version") != VERSION:
+    if document.get("version") not in range(1, VERSION + 1):
         raise SpecError(
-            f"{path} has spec version {document.get('version')}, this autoperm reads version {VERSION}: "
+            f"{path} has spec version {document.get('version')}, this autoperm reads versions up to {VERSION}: "
             "update autoperm, or infer the spec again"
         )
     try:
@@ -113,6 +115,7 @@ def _spec_in(document: dict[str, Any]) -> PermutationSpec:
         parameters=frozenset(document["parameters"]),
         unsupported=[Unsupported(**{**u, "shapes": tuple(tuple(s) for s in u["shapes"])}) for u in document["unsupported"]],
         provenance=_provenance_in(document["provenance"]),
+        stacks={name: tuple(tuple(names) for names in parts) for name, parts in document.get("stacks", ())},
         caches=[Cache(path, tuple(stays), absent) for path, stays, absent in document.get("caches", ())],
     )
 
@@ -128,6 +131,8 @@ def _check_whole(document: dict[str, Any]) -> None:
         raise ValueError("the names and the tensors do not fit each other")
     if not isinstance(parameters, list) or not set(parameters) <= set(tensors) or (tensors and not parameters):
         raise ValueError("parameters that are no tensors, or none at all")
+    if any(len(parts) != tensors[name]["shape"][0] for name, parts in document.get("stacks", ()) if name in tensors):
+        raise ValueError("the stacks and the tensors do not fit each other")
     moved = {leaf for group in document["groups"] for leaf in group["leaves"]}
     free = {k for k, (_, size, pinned) in enumerate(document["leaves"]) if pinned is None and size > 1}
     if moved != free:

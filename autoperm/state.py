@@ -68,18 +68,18 @@ def check_state(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: 
     """
     wrong = []
     check_spec(spec)
-    present = {home: name for name, home in reversed(list(spec.aliases.items())) if name in state}
-    for name, home in spec.aliases.items():
-        shape = spec.layouts[home].shape
+    present = {entry.first: name for name, entry in reversed(list(spec.tensors.items())) if name in state}
+    for name, entry in spec.tensors.items():
+        shape, first = entry.shape, entry.first
         if name not in state:
-            if home not in present:
+            if first not in present:
                 wrong.append(f"{name}: missing (the spec has shape {shape})")
         elif not isinstance(state[name], torch.Tensor):
             wrong.append(f"{name}: a {type(state[name]).__name__}, the spec has a tensor of shape {shape}")
         elif tuple(state[name].shape) != shape:
             wrong.append(f"{name}: shape {tuple(state[name].shape)}, the spec has {shape}")
-        elif name != present[home] and not same(state[name], state[present[home]]):
-            wrong.append(f"{present[home]} and {name}: one tensor in the spec, with different entries here")
+        elif name != present[first] and not same(state[name], state[present[first]]):
+            wrong.append(f"{present[first]} and {name}: one tensor in the spec, with different entries here")
     if wrong:
         raise StateError(_listed(f"{what} does not fit the spec", wrong, "Infer the spec from the same architecture."))
     _check_apart(spec, state, what)
@@ -87,8 +87,8 @@ def check_state(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what: 
 
 def with_tied(spec: PermutationSpec, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
     """A state dict with all names of tied tensors of which it has one."""
-    homes = {home: state[name] for name, home in spec.aliases.items() if name in state}
-    missing = {name: homes[home] for name, home in spec.aliases.items() if name not in state and home in homes}
+    there = {entry.first: state[name] for name, entry in spec.tensors.items() if name in state}
+    missing = {name: there[e.first] for name, e in spec.tensors.items() if name not in state and e.first in there}
     return {**state, **missing}
 
 
@@ -103,9 +103,9 @@ def _check_apart(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what:
     """Check that what are several tensors in the spec are not one here: permuting one would permute the others."""
     names: dict[tuple[object, ...], str] = {}
     wrong = []
-    for name in (n for n in spec.aliases if n in state):
+    for name in (n for n in spec.tensors if n in state):
         first = names.setdefault(identity(state[name]), name)
-        if spec.aliases[first] != spec.aliases[name] and state[name].numel():
+        if spec.tensors[first].first != spec.tensors[name].first and state[name].numel():
             wrong.append(f"{first} and {name}: two tensors in the spec, one here")
     if wrong:
         raise StateError(_listed(f"{what} does not fit the spec", wrong, "Infer the spec from the model that ties them."))
@@ -119,7 +119,7 @@ def check_module(spec: PermutationSpec, model: nn.Module, what: str = "the model
     """
     state = tensors_of(model)
     check_state(spec, state, what)
-    if more := [f"{name}: not in the spec" for name in state if name not in spec.aliases]:
+    if more := [f"{name}: not in the spec" for name in state if name not in spec.tensors]:
         raise StateError(_listed(f"{what} does not fit the spec", more, "Infer the spec from the model as it is now."))
 
 
@@ -165,8 +165,9 @@ def check_same_kind(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]
 def distance(spec: PermutationSpec, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:
     """The L2 distance between the parameters of two models, tied ones counted once."""
     total = 0.0
-    for home in spec.parameters:
-        name = next(n for n, h in spec.aliases.items() if h == home and n in a)
+    named = reversed(list(spec.tensors.items()))
+    names = {entry.first: name for name, entry in named if name in a and entry.home in spec.parameters}
+    for name in names.values():
         total += float((_wide(a[name]) - _wide(b[name])).abs().square().sum())
     return total**0.5
 

@@ -11,6 +11,7 @@ from torch import nn
 import autoperm
 from autoperm import PermutationSpec
 from autoperm.matching.problem import Problem
+from autoperm.stacks import stacked
 from autoperm.trained import randomize_
 
 
@@ -60,6 +61,19 @@ class PerHead(nn.Module):
         return torch.einsum("ohe,bhe->bo", self.down, torch.einsum("hed,bhd->bhe", self.mid, h).relu())
 
 
+class Branches(nn.Module):
+    """Modules of a list, each with a gate: they may trade places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(3, 3)
+        self.branches = nn.ModuleList(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gates = self.gate(x).softmax(-1)
+        return sum(gates[..., k, None] * f(x) for k, f in enumerate(self.branches))  # type: ignore[return-value]
+
+
 def mlp(width: int = 16) -> nn.Module:
     return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
 
@@ -94,6 +108,7 @@ CASES = {
     "recurrent": (recurrent, (1, 4, 3)),
     "per_head": (PerHead, (2, 2)),
     "mirrored": (Mirrored, (2, 3)),
+    "branches": (Branches, (2, 3)),
 }
 
 
@@ -110,7 +125,7 @@ def pair(name: str) -> tuple[nn.Module, nn.Module, PermutationSpec]:
 def problem_of(name: str, dtype: torch.dtype = torch.float32) -> Problem:
     """The matching problem of a case."""
     a, b, spec = pair(name)
-    return Problem(spec, a.to(dtype).state_dict(), b.to(dtype).state_dict())
+    return Problem(spec, *(stacked(spec.stacks, model.to(dtype).state_dict()) for model in (a, b)))
 
 
 def random_step(problem: Problem, generator: torch.Generator, share: float) -> dict[int, np.ndarray]:

@@ -127,6 +127,7 @@ def _result(program: Program, graph_module: fx.GraphModule, tracer: str, start: 
         if entry.names:
             _rename(node, entry.names[0])
             states[node.name] = tuple(entry.names)
+            node.meta["weight"] = True
         else:
             make_constant(graph_module, node, entry.tensor)._rename(_identifier(entry.path))
     _check_set(program, placeholders)

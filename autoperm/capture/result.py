@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from autoperm.caches import Cache
 from autoperm.errors import CaptureError, StateError
+from autoperm.stacks import Stacks, stacked
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Capture:
         caches: where the forward keeps tensors on its modules that it computes.
         changing: nodes of buffers and attributes that the forward reads and changes; their new values are the last ``outputs``.
         fixed: state-dict names of weights that have to stay, whatever the graph says -> why.
+        stacks: state-dict names of tensors that the graph has as one -> the name of that one in ``states``, see
+            ``autoperm.stacks``. A capture as it was traced has none.
     """
 
     graph_module: fx.GraphModule
@@ -43,6 +46,7 @@ class Capture:
     caches: tuple[Cache, ...] = ()
     fixed: Mapping[str, str] = field(default_factory=dict)
     changing: frozenset[str] = frozenset()
+    stacks: Stacks = field(default_factory=dict)
 
     @property
     def graph(self) -> fx.Graph:
@@ -73,7 +77,7 @@ class Capture:
                 f"the model's constants {', '.join(unknown)} are on the meta device and have no values to run with; "
                 "capture the model on a real device"
             )
-        arguments = [*self._state_arguments(state), *flat_inputs]
+        arguments = [*self._state_arguments(stacked(self.stacks, state)), *flat_inputs]
         with torch.no_grad():
             return list(fx.Interpreter(self.graph_module).run(*arguments, enable_io_processing=False))
 

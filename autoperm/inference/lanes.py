@@ -1,8 +1,9 @@
-"""Lanes: values that are computed alike, each from a slice of its own of the same tensors."""
+"""Lanes: values that are computed alike, each from a slice of its own of the same tensors, or from weights of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from autoperm.inference.slices import Slice, distance, slice_of, stacked, starts_of
+from autoperm.inference.stacks import is_weight
 from autoperm.rules.attention import is_attention
 from autoperm.rules.op import Op
 
@@ -32,12 +34,18 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Own:
+    """Weights of one shape, one for each lane."""
+
+
+@dataclass(frozen=True)
 class Lane:
-    """What lanes compute, from the slices on.
+    """What lanes compute, from the slices and weights on.
 
     Attributes:
         lanes: the results.
         cuts: slices that they start from.
+        own: weights of which each lane has one.
         shared: what all of them read, by the lanes that are one node.
         ops: what they compute, in order.
         order: for each of them, in the order of the slices, which of the given ones it is.
@@ -45,6 +53,7 @@ class Lane:
 
     lanes: Lanes
     cuts: Mapping[Lanes, Cut]
+    own: Sequence[Lanes]
     shared: Mapping[Lanes, fx.Node]
     ops: Sequence[Lanes]
     order: tuple[int, ...] = ()
@@ -52,17 +61,19 @@ class Lane:
     @property
     def sources(self) -> list[fx.Node]:
         """The nodes outside that the lanes are computed from."""
-        return list(dict.fromkeys([*(cut.first.base for cut in self.cuts.values()), *self.shared.values()]))
+        bases = (cut.first.base for cut in self.cuts.values())
+        return list(dict.fromkeys([*bases, *itertools.chain(*self.own), *self.shared.values()]))
 
     def run(self, values: Mapping[fx.Node, Tensor]) -> Tensor:
         """All lanes at once from the values of the sources, along a new first dimension."""
         parts = [stacked(values[cut.first.base], cut.first, cut.step, len(self.lanes)) for cut in self.cuts.values()]
+        parts += [torch.stack([values[node] for node in lanes]) for lanes in self.own]
         numbers = torch.arange(len(self.lanes), device=parts[0].device)
         with _no_fallback():
             return torch.vmap(lambda number, *own: self._one(values, number, own))(numbers, *parts)
 
     def _one(self, values: Mapping[fx.Node, Tensor], number: Tensor, own: Sequence[Tensor]) -> Tensor:
-        found: dict[Lanes, Any] = dict(zip(self.cuts, own, strict=True))
+        found: dict[Lanes, Any] = dict(zip([*self.cuts, *self.own], own, strict=True))
         found |= {lanes: values[node] for lanes, node in self.shared.items()}
         for op in self.ops:
             flat = [found[x] if isinstance(x, tuple) else number if x is _NUMBER else x for x in _operands(op)]
@@ -94,7 +105,7 @@ def lane(given: Lanes) -> Lane | None:
 
 def _lane(lanes: Lanes) -> Lane | list[int] | None:
     """The same in the given order; where slices start if that is another order."""
-    found: dict[Lanes, Cut | fx.Node | None] = {}  # None for an op
+    found: dict[Lanes, Cut | Own | fx.Node | None] = {}  # None for an op
     waiting = [lanes]
     while waiting:
         here = waiting[-1]
@@ -113,19 +124,22 @@ def _lane(lanes: Lanes) -> Lane | list[int] | None:
         if leaf is None and all(isinstance(found[x], fx.Node) for x in operands) and _NUMBER not in _operands(here):
             leaf = here[0]  # the same, computed anew for each lane
         found[here] = leaf
-    if found[lanes] is not None and not isinstance(found[lanes], Cut):
+    if isinstance(found[lanes], (fx.Node, Own)):
         return None
     return Lane(
         lanes,
         {k: v for k, v in found.items() if isinstance(v, Cut)},
+        [k for k, v in found.items() if isinstance(v, Own)],
         {k: v for k, v in found.items() if isinstance(v, fx.Node)},
         [k for k, v in found.items() if v is None],
     )
 
 
-def _leaf(lanes: Lanes) -> Cut | fx.Node | None:
+def _leaf(lanes: Lanes) -> Cut | Own | fx.Node | None:
     if all(node is lanes[0] for node in lanes):
         return lanes[0]
+    if all(is_weight(node) and _kind(node) == _kind(lanes[0]) for node in lanes) and len(set(lanes)) == len(lanes):
+        return Own()
     slices = [slice_of(node) for node in lanes]
     step = distance(slices)
     return None if step is None else Cut(slices[0], step)  # type: ignore[arg-type]

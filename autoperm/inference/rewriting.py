@@ -15,22 +15,35 @@ from autoperm.capture.clean import drop_dead_code
 from autoperm.inference.lookups import simpler
 from autoperm.inference.loops import loops
 from autoperm.inference.rolling import roll_up
+from autoperm.inference.stacks import stack_up
 from autoperm.inference.visits import unlist
 
 _aten = torch.ops.aten
+_OTHER_FORMS = (_aten.nonzero.default, _aten.stack.default)
+#: Modules in lists of modules in lists: how deep to go.
+_MOST_LEVELS = 4
 _VIEWS = tuple(getattr(_aten, name).default for name in ("view", "permute", "t", "unsqueeze", "alias"))
 
 
 def rewritten(captured: Capture) -> Capture:
     """The capture with a graph in that form; itself where there is nothing to rewrite. The given one stays as it is."""
-    lists = [n for n in captured.graph.nodes if n.target is _aten.nonzero.default]
-    if not lists and not any(simpler(node) or any(True for _ in loops(node)) for node in captured.graph.nodes):
+    if not any(node.target in _OTHER_FORMS or simpler(node) or any(True for _ in loops(node)) for node in captured.graph.nodes):
         return captured
     graph = fx.Graph()
     graph.output(graph.graph_copy(captured.graph, {}))
     _share_views(graph)
     for node in list(graph.find_nodes(op="call_function", target=_aten.nonzero.default)):
         unlist(graph, node)
+    captured = dataclasses.replace(captured, graph_module=fx.GraphModule(captured.graph_module, graph))
+    for _ in range(_MOST_LEVELS):
+        _roll_up(captured.graph)
+        if (again := stack_up(captured)) is captured:
+            break
+        captured = again
+    return captured
+
+
+def _roll_up(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if other := simpler(node):
             with graph.inserting_before(node):
@@ -40,7 +53,6 @@ def rewritten(captured: Capture) -> Capture:
         else:
             roll_up(graph, node)
     drop_dead_code(graph)
-    return dataclasses.replace(captured, graph_module=fx.GraphModule(captured.graph_module, graph))
 
 
 def _share_views(graph: fx.Graph) -> None:

@@ -173,7 +173,7 @@ class _Streams:
     def __init__(self, problem: Problem, refine: bool):
         now = problem.permutation
         a, b = problem.states
-        self._states = (a, b if now.is_identity else now.apply(b))
+        self._states = (a, b if now.is_identity else now.reordered(b))
         self.moments: dict[Key, Moments] = {}
         self._refine = refine
 

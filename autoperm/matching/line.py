@@ -18,6 +18,7 @@ from autoperm.gathering import gather
 from autoperm.matching.losses import loss_with
 from autoperm.matching.problem import Problem
 from autoperm.matching.soft import soft_apply
+from autoperm.stacks import by_name
 
 #: From the network's output and the batch to a number.
 Loss: TypeAlias = Callable[[Any, Any], Tensor]
@@ -48,7 +49,7 @@ class Line:
         self.parameters = problem.spec.parameters
         self._a, self._b = _floating(problem)
         names, state = _names(self._network), problem.states[0]
-        self._homes = {name: home for name, home in problem.spec.aliases.items() if name in names}
+        self._spec, self._names = problem.spec, names
         # Integers are model a's, and so is what the forward never reads.
         self._others = {name: state[name] for name in names if isinstance(state.get(name), Tensor)}
         self._fixed = list(itertools.islice(batches(data), evaluated))
@@ -84,14 +85,14 @@ class Line:
     def loss_between(self, t: float, b: Mapping[str, Tensor], batch: Any) -> Tensor:
         """The loss at (1 - t) a + t b."""
         mixed = {name: _between(a, b[name], t) for name, a in self._a.items()}
-        state = self._others | {name: mixed[home] for name, home in self._homes.items() if home in mixed}
+        state = self._others | by_name(self._spec, mixed, self._names)
         return loss_with(self._network, state, batch, self._loss, self._inputs)
 
 
 def _floating(problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The floating-point tensors of a, and those of b under the current element, by their names in the layouts."""
     found: list[dict[str, Tensor]] = []
-    for state in (problem.states[0], problem.permutation.apply(problem.states[1])):
+    for state in (problem.states[0], problem.permutation.reordered(problem.states[1])):
         homes = {home: state[name].detach() for name, home in problem.spec.aliases.items() if name in state}
         found.append({home: t for home, t in homes.items() if t.is_floating_point() or t.is_complex()})
     return found[0], found[1]

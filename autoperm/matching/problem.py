@@ -81,7 +81,7 @@ class Problem:
         given: the same of a and of b as they were given; ``dtypes`` what to widen them to, ``size`` how many bytes b has.
         version: how often each tensor of b has changed, so that matchers can skip what did not.
         moves: how often each group has moved.
-        states: the two state dicts as they were given, buffers included.
+        states: the two state dicts, buffers included; what the spec has as one (``spec.stacks``) is one there.
         network: a module of the architecture, for matchers that run the models; its weights are not looked at. None
             where none was given.
         kept: Gram matrices with what they were computed from, see ``grams.py``.

@@ -16,6 +16,7 @@ from autoperm.matching.problem import Groups, Problem, part_of
 from autoperm.options import check_number, check_seed, check_spec
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
+from autoperm.stacks import stacked
 from autoperm.state import check_finite, check_pair, check_same_kind, check_state, state_of, with_tied
 
 _MATCHERS: dict[str, Callable[..., Match]] = {}
@@ -111,11 +112,11 @@ def match(
         raise AutopermError(f"no matcher is called {method!r}; there are {', '.join(sorted(_MATCHERS))}")
     check_spec(spec)
     seed = check_seed(seed)
-    a, b = state_of(model_a, "model_a"), state_of(model_b, "model_b")
+    a, b = state_of(model_a, _WHAT[0]), state_of(model_b, _WHAT[1])
     if a.keys() != b.keys():  # one of them may lack second names of tied tensors
         a, b = with_tied(spec, a), with_tied(spec, b)
     check_pair(a, b)
-    for state, what in ((a, "model_a"), (b, "model_b")):
+    for state, what in zip((a, b), _WHAT, strict=True):
         check_state(spec, state, what)
         check_values(spec, state, what)
     check_same_kind(a, b)
@@ -123,9 +124,13 @@ def match(
     check_options(method, _MATCHERS[method], options)
     with same_random_state(), torch.inference_mode(False), torch.enable_grad():  # whatever mode match is called in
         torch.manual_seed(seed)  # data loaders draw from torch's own generator
-        a, b = ({name: _ordinary(value) for name, value in state.items()} for state in (a, b))
+        a, b = (stacked(spec.stacks, {n: _ordinary(t) for n, t in s.items()}, w) for s, w in zip((a, b), _WHAT, strict=True))
         found = _MATCHERS[method](Problem(part_of(spec, groups), a, b, network), seed=seed, **options)
     return found if groups is None else replace(found, permutation=_of_whole(spec, found.permutation))
+
+
+#: What the two models are called in errors.
+_WHAT = ("model_a", "model_b")
 
 
 def _ordinary(value: Any) -> Any:
@@ -180,7 +185,7 @@ def check_values(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what:
     Raises:
         StateError: one has not; it is named.
     """
-    parameters = {n: t for n, t in state.items() if spec.aliases.get(n) in spec.parameters}
+    parameters = {n: t for n, t in state.items() if n in spec.tensors and spec.tensors[n].home in spec.parameters}
     for name, tensor in parameters.items():
         if tensor.is_meta:
             raise StateError(f"{what}: {name} is on the meta device and has no values to match; load its weights first")

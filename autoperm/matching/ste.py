@@ -26,6 +26,7 @@ from autoperm.matching.registry import Match, matcher
 from autoperm.matching.weight import weight_matching
 from autoperm.running import Progress, running
 from autoperm.spec import PermutationSpec
+from autoperm.stacks import by_name
 
 #: From the network's output and the batch to a tensor of one number.
 Loss: TypeAlias = Callable[[Any, Any], Tensor]
@@ -141,8 +142,8 @@ class Midpoint:
                 b = gather(projection.action, self._spec.layouts[home], projection.element, self._b[home])
             wide = torch.promote_types(a.dtype, torch.float32)
             middle[home] = ((a.to(wide) + b.to(a.device, wide)) / 2).to(a.dtype)
-        found = {name: middle.get(self._spec.aliases.get(name, name), self._rest.get(name)) for name in self._names}
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
+        others = {name: self._rest[name] for name in self._names if name in self._rest}
+        return others | by_name(self._spec, middle, self._names)
 
     def _run(self, state: dict[str, Tensor], batch: Any, where: str) -> Tensor:
         value = loss_with(self._network, state, batch, self._loss, self._inputs)

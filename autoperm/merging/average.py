@@ -48,8 +48,8 @@ def average(models: Models, *, seed: int = 0, align: str = "weight", progress: P
     with running("alignment", total=len(models) - 1, progress=progress) as run:
         for k in range(1, len(models)):
             found = match(
-                models.states[0],
-                models.states[k],
+                models.given[0],
+                models.given[k],
                 models.spec,
                 method=align,
                 seed=seed,

@@ -15,6 +15,7 @@ from autoperm.caches import copied
 from autoperm.errors import AutopermError
 from autoperm.merging.models import Model, Models, squared_gap
 from autoperm.permutation import Permutation
+from autoperm.stacks import unstacked
 from autoperm.state import like
 
 
@@ -47,7 +48,9 @@ def combined(models: Models, first: Model, permutations: Sequence[Permutation], 
     buffers, and what is no tensor, are the first model's. Weights below zero count for parameters only: there may be no
     norm statistics beyond those of the models, a variance least of all.
     """
-    tensors = _combined_tensors(models, permutations, weights)
+    tensors: Iterable[tuple[str, Any]] = _combined_tensors(models, permutations, weights)
+    if stacks := models.spec.stacks:
+        tensors = unstacked(stacks, dict(tensors), models.given[0]).items()
     if isinstance(first, nn.Module):
         return _filled(copied(first, models.spec.caches), tensors)
     return like(first, dict(tensors))

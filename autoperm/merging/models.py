@@ -15,6 +15,7 @@ from autoperm.matching.problem import Groups, Problem, part_of
 from autoperm.matching.registry import check_values
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
+from autoperm.stacks import stacked
 from autoperm.state import check_pair, check_same_kind, check_state, state_of
 
 #: Entries summed at a time.
@@ -30,7 +31,8 @@ class Models:
         spec: the spec, whose elements put the models in order.
         groups: the groups to match; None for all.
         part: the spec with only those groups acting.
-        states: the state dicts as they were given.
+        given: the state dicts as they were given.
+        states: the same with one tensor for those that the spec has as one (``spec.stacks``).
         network: a module of the architecture, for matchers that run the models; None where none was given.
         names: for each tensor of the spec its name in the state dicts.
 
@@ -52,27 +54,28 @@ class Models:
         if len(models) < 2:
             raise AutopermError(f"merging needs a list of at least 2 models, got {len(models)}")
         self.spec, self.groups, self.part = spec, groups, part_of(spec, groups)
-        self.states = [state_of(model, f"models[{k}]") for k, model in enumerate(models)]
+        self.given = [state_of(model, f"models[{k}]") for k, model in enumerate(models)]
         self.network = next((m for m in (template, *models) if isinstance(m, nn.Module)), None)
         self._check()
+        self.states = [stacked(spec.stacks, state, f"models[{k}]") for k, state in enumerate(self.given)]
         self.names = _names(spec, self.states[0])
         self._squares = math.fsum(square(s[self.names[h]]) for h in self.parameters for s in self.states)
 
     def _check(self) -> None:
-        check_state(self.spec, self.states[0], "models[0]")
-        for k, state in enumerate(self.states):
+        check_state(self.spec, self.given[0], "models[0]")
+        for k, state in enumerate(self.given):
             try:
-                check_pair(self.states[0], state)
-                check_same_kind(self.states[0], state)
+                check_pair(self.given[0], state)
+                check_same_kind(self.given[0], state)
             except StateError as error:
                 raise StateError(f"models[0] and models[{k}]: {error}") from error
             check_state(self.spec, state, f"models[{k}]")
             check_values(self.spec, state, f"models[{k}]")
             _check_buffers(self.spec, state, f"models[{k}]")
-        _check_infinities(self.spec, self.states)
+        _check_infinities(self.spec, self.given)
 
     def __len__(self) -> int:
-        return len(self.states)
+        return len(self.given)
 
     @property
     def parameters(self) -> list[str]:
@@ -81,7 +84,7 @@ class Models:
 
     def identity(self) -> list[Permutation]:
         """The identity for every model."""
-        return [self.spec.identity() for _ in self.states]
+        return [self.spec.identity() for _ in self.given]
 
     def permuted(self, k: int, home: str, permutation: Permutation) -> Tensor:
         """A tensor of model k under an element."""
@@ -146,10 +149,14 @@ def _chunks(tensor: Tensor) -> Iterator[Tensor]:
         yield part.to(wide)
 
 
+def _is_parameter(spec: PermutationSpec, name: str) -> bool:
+    return name in spec.tensors and spec.tensors[name].home in spec.parameters
+
+
 def _check_buffers(spec: PermutationSpec, state: Mapping[str, Tensor], what: str) -> None:
     """Buffers are averaged too; masks may hold infinities."""
     for name, tensor in state.items():
-        if spec.aliases.get(name) in spec.parameters or not isinstance(tensor, Tensor) or tensor.is_meta:
+        if _is_parameter(spec, name) or not isinstance(tensor, Tensor) or tensor.is_meta:
             continue
         if (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.isnan().any()):
             raise StateError(f"{what}: {name} holds NaN ({int(tensor.isnan().sum())} of {tensor.numel()} entries)")
@@ -158,7 +165,7 @@ def _check_buffers(spec: PermutationSpec, state: Mapping[str, Tensor], what: str
 def _check_infinities(spec: PermutationSpec, states: Sequence[Mapping[str, Tensor]]) -> None:
     """Of infinities of both signs there is no mean."""
     for name, first in states[0].items():
-        if spec.aliases.get(name) in spec.parameters or not isinstance(first, Tensor) or first.is_meta:
+        if _is_parameter(spec, name) or not isinstance(first, Tensor) or first.is_meta:
             continue
         if not first.is_floating_point() or all(bool(s[name].isfinite().all()) for s in states):
             continue

@@ -17,6 +17,7 @@ from autoperm.options import check_seed, check_spec
 from autoperm.permutation import Permutation
 from autoperm.running import Progress
 from autoperm.spec import PermutationSpec
+from autoperm.stacks import stacked
 from autoperm.state import state_of
 
 _MERGERS: dict[str, Callable[..., Ordered]] = {}
@@ -147,6 +148,6 @@ def merge(
     back = found.permutations[0].inverse()
     permutations = [spec.identity(), *(back @ p for p in found.permutations[1:])]
     model = combined(given, models[0], permutations, shares)
-    state = state_of(model)
+    state = stacked(spec.stacks, state_of(model))
     distances = tuple(distance_between(given, k, p, state) for k, p in enumerate(permutations))
     return Merge(model, tuple(permutations), tuple(found.history), distances, found.interrupted)

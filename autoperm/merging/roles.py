@@ -17,9 +17,8 @@ from torch import fx, nn
 from autoperm.activations import check_same
 from autoperm.building import SpecBuilder
 from autoperm.capture import Capture, capture
-from autoperm.infer import collection_paused
+from autoperm.infer import collection_paused, solved
 from autoperm.inference.engine import Engine
-from autoperm.inference.solve import solve
 from autoperm.inference.system import Frame, Restriction, System, Tensor
 from autoperm.spec import PermutationSpec
 
@@ -64,8 +63,8 @@ def roles(network: nn.Module, spec: PermutationSpec, batch: Any) -> Roles:
     """
     captured = capture(network, batch)
     with collection_paused():
-        engine = Engine(captured).run()
-        builder = SpecBuilder(engine, solve(engine.system))
+        engine, solution = solved(captured)
+        captured, builder = engine.capture, SpecBuilder(engine, solution)
         check_same(spec, builder.build())
         live = _live(engine)
         parts = _parts(engine.system, live)

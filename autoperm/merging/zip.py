@@ -32,6 +32,7 @@ from autoperm.options import check_number
 from autoperm.permutation import Permutation
 from autoperm.running import Progress
 from autoperm.spec import PermutationSpec
+from autoperm.stacks import unstacked
 from autoperm.state import like
 
 
@@ -149,7 +150,7 @@ def zip_models(
     permuted = {g: why for g, why in obstacles(network, spec, part, samples[0]).items() if g in chosen}
     zipped = [g for g in chosen if g not in permuted]
     rest, stopped = _permute_the_rest(given, list(permuted), samples, network)
-    states = [given.states[0], rest.apply(given.states[1])]
+    states = [given.states[0], rest.reordered(given.states[1])]
     found, interrupted = resemblances(network, spec, states, zipped, samples, progress)
     labels = {g: pair_up(found[g], within=within, budget=budget, repeat=repeat) for g in zipped}
     mixer = Mixer(spec, part, labels, shares)
@@ -195,7 +196,7 @@ def _permute_the_rest(
     spec = models.spec
     if not groups:
         return spec.identity(), False
-    a, b = models.states
+    a, b = models.given
     found = match(a, b, spec, method="activation", template=network, data=samples, progress=False)
     pairs = enumerate(zip(found.permutation.arrays, spec.identity().arrays, strict=True))
     return Permutation(spec, [array if g in groups else still for g, (array, still) in pairs]), found.interrupted
@@ -220,6 +221,7 @@ def _whole(models: Models, first: Model, states: Sequence[Mapping[str, Tensor]],
             tensors = [state[name] for state in states]
             done[home] = mixer.merged(home, tensors) if isinstance(tensor, Tensor) else copy.deepcopy(tensor)
         out[name] = done[home]
+    out = unstacked(models.spec.stacks, out, models.given[0])
     if not isinstance(first, nn.Module):
         return like(first, out)
     new = copied(first, models.spec.caches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from autoperm.errors import AutopermError
 from autoperm.gathering import gather
 from autoperm.options import generator_of
 from autoperm.spec import PermutationSpec
+from autoperm.stacks import stacked, unstacked
 from autoperm.state import check_state, state_of
 
 
@@ -53,8 +55,9 @@ def random_batch(
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise AutopermError(f"count must be a whole number of at least 1, got {count!r}")
-    state = state_of(model)
-    check_state(spec, state, "the model")
+    given = state_of(model)
+    check_state(spec, given, "the model")
+    state = stacked(spec.stacks, given)
     drawing = generator_of(generator)
     elements = [spec.random(drawing).arrays for _ in range(count)]
     batch: dict[str, torch.Tensor] = {}
@@ -69,4 +72,13 @@ def random_batch(
         else:
             seen.add(home)
             batch[name] = torch.stack([gather(spec.action, spec.layouts[home], e, tensor) for e in elements])
-    return batch
+    return unstacked(spec.stacks, batch, _firsts(spec, given), dim=1)
+
+
+def _firsts(spec: PermutationSpec, state: Mapping[str, Any]) -> list[str]:
+    """The names of tensors, of tied ones the first that is there."""
+    found: dict[str, str] = {}
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor):
+            found.setdefault(spec.tensors[name].first if name in spec.tensors else name, name)
+    return list(found.values())

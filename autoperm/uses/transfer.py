@@ -16,6 +16,7 @@ from autoperm.matching import match
 from autoperm.options import check_number
 from autoperm.permutation import Permutation
 from autoperm.spec import PermutationSpec
+from autoperm.stacks import by_name
 from autoperm.state import like, state_of
 from autoperm.uses.weights import weights_of_several
 
@@ -116,11 +117,9 @@ def _with(model: Model, spec: PermutationSpec, tensors: Mapping[str, torch.Tenso
         carried.load_state_dict(_with(model.state_dict(), spec, tensors))
         return carried  # type: ignore[return-value]
     state = state_of(model)
-    new = {home: tensor.clone() for home, tensor in tensors.items()}
+    new = by_name(spec, {home: tensor.clone() for home, tensor in tensors.items()}, state)
     out = {
-        name: new[spec.aliases[name]]
-        if name in spec.aliases
-        else (old.detach().clone() if isinstance(old, torch.Tensor) else old)
+        name: new[name] if name in new else (old.detach().clone() if isinstance(old, torch.Tensor) else old)
         for name, old in state.items()
     }
     return like(state, out)  # type: ignore[return-value]

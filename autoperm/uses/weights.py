@@ -11,6 +11,7 @@ from torch import nn
 
 from autoperm.errors import StateError
 from autoperm.spec import PermutationSpec
+from autoperm.stacks import stacked
 from autoperm.state import check_finite, check_pair, check_same_kind, check_state, state_of
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -28,13 +29,13 @@ def weights(
     """
     state = state_of(model, what)
     check_state(spec, state, what)
+    if held := [name for name in spec.tensors if name in state and state[name].is_meta]:
+        raise StateError(f"{what}: {held[0]} is on the meta device and has no values; load its weights first")
+    state = stacked(spec.stacks, state, what)
     found: dict[str, torch.Tensor] = {}
     for name, home in spec.aliases.items():
         if name in state and (home not in found or name == home):
             found[home] = state[name].detach()
-    for name, tensor in found.items():
-        if tensor.is_meta:
-            raise StateError(f"{what}: {name} is on the meta device and has no values; load its weights first")
     check_finite({name: tensor for name, tensor in found.items() if name in spec.parameters}, what)
     return {home: found[home] for home in spec.layouts}
 
