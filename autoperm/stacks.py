@@ -24,14 +24,14 @@ Stacks: TypeAlias = Mapping[str, Parts]
 
 
 def name_of(parts: Parts) -> str:
-    """A name for tensors as one: ``experts.{0..7}.weight``."""
+    """A name for tensors as one: ``experts.{0-7}.weight``."""
     words = [names[0].split(".") for names in parts]
     head = _shared(words)
     tail = _shared([own[head:][::-1] for own in words])
     inner = [".".join(own[head : len(own) - tail]) for own in words]
     numbers = [int(x) for x in inner if x.isdecimal()]
     if len(numbers) == len(inner) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
-        inner = [f"{numbers[0]}..{numbers[-1]}"]
+        inner = [f"{numbers[0]}-{numbers[-1]}"]
     return ".".join([*words[0][:head], "{" + ",".join(inner) + "}", *words[0][len(words[0]) - tail :]])
 
 

@@ -122,10 +122,15 @@ def pair(name: str) -> tuple[nn.Module, nn.Module, PermutationSpec]:
     return models[0], models[1], autoperm.infer(models[0], torch.zeros(shape))
 
 
+def by_home(spec: PermutationSpec, model: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a model by their names in the spec's layouts."""
+    return dict(stacked(spec.stacks, model.state_dict()))
+
+
 def problem_of(name: str, dtype: torch.dtype = torch.float32) -> Problem:
     """The matching problem of a case."""
     a, b, spec = pair(name)
-    return Problem(spec, *(stacked(spec.stacks, model.to(dtype).state_dict()) for model in (a, b)))
+    return Problem(spec, by_home(spec, a.to(dtype)), by_home(spec, b.to(dtype)))
 
 
 def random_step(problem: Problem, generator: torch.Generator, share: float) -> dict[int, np.ndarray]:

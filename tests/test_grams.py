@@ -24,7 +24,7 @@ def test_gram_matrices_follow_the_moves(name: str, monkeypatch: pytest.MonkeyPat
     problem, generator = problem_of(name, torch.float64), torch.Generator().manual_seed(1)
     for turn in range(12):
         problem.apply(random_step(problem, generator, 0.2 if turn % 3 else 1.0), always=True)
-        fresh, plain = (Problem(problem.spec, problem.states[0], problem.permutation.apply(problem.states[1])) for _ in "xy")
+        fresh, plain = (Problem(problem.spec, problem.states[0], problem.permutation.reordered(problem.states[1])) for _ in "xy")
         plain.b = dict(plain.b)  # not a Current: no matrix is kept
         for g in sorted(problem.matched):
             kept = grams.gram(problem, g, problem.cells[g])
@@ -69,7 +69,7 @@ def test_tensors_under_the_element(name: str, share: float, monkeypatch: pytest.
     for turn in range(9):
         marks.append((problem.mark(), problem.objective, [array.copy() for array in problem.element]))
         problem.apply(random_step(problem, generator, 0.2 if turn % 2 else 1.0), always=True)
-        moved = problem.permutation.apply(problem.states[1])
+        moved = problem.permutation.reordered(problem.states[1])
         assert isinstance(problem.b, Current)
         for n, tensor in problem.b.items():
             assert torch.equal(tensor, moved[n])
@@ -82,7 +82,7 @@ def test_tensors_under_the_element(name: str, share: float, monkeypatch: pytest.
         problem.back_to(mark)
         assert problem.objective == objective
         assert all(np.array_equal(x, y) for x, y in zip(problem.element, element, strict=True))
-        moved = problem.permutation.apply(problem.states[1])
+        moved = problem.permutation.reordered(problem.states[1])
         assert all(torch.equal(tensor, moved[n]) for n, tensor in problem.b.items())
 
 

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 import torch
-from matching_cases import CASES, pair, taught
+from matching_cases import CASES, by_home, pair, taught
 from matching_cases import gap as squared_gap
 from torch import nn
 
@@ -23,7 +23,7 @@ FEW: dict[str, dict[str, int]] = {"average": {}, "many": {}, "universe": {"max_s
 
 
 def inner(spec: PermutationSpec, a: nn.Module, b: nn.Module) -> float:
-    x, y = a.state_dict(), b.state_dict()
+    x, y = by_home(spec, a), by_home(spec, b)
     return sum(float((x[n].double() * y[n].double()).sum()) for n in spec.parameters)
 
 
@@ -36,12 +36,12 @@ def fresh(name: str, seed: int) -> nn.Module:
 
 def agreement(spec: PermutationSpec, models: list[nn.Module]) -> float:
     """From the definition: the sum over the models of <model, mean of the others>, in doubles."""
-    states = [m.state_dict() for m in models]
+    states = [by_home(spec, m) for m in models]
     total = 0.0
-    for k, state in enumerate(states):
+    for k, own in enumerate(states):
         for n in spec.parameters:
             others = sum(s[n].double() for j, s in enumerate(states) if j != k) / (len(states) - 1)
-            total += float((state[n].double() * others).sum())
+            total += float((own[n].double() * others).sum())
     return total
 
 

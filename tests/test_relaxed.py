@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from matching_cases import CASES, Attention, PerHead, mlp, pair
+from matching_cases import CASES, Attention, PerHead, by_home, mlp, pair
 from test_matching import elements, inner
 from test_soft import mixture, two_levels
 from torch import nn
@@ -33,7 +33,7 @@ def problem_of(name: str) -> Problem:
         others = {n: torch.randn(t.shape, generator=generator) for n, t in tensors.items()}
         return Problem(spec, *({n: t.double() for n, t in s.items()} for s in (tensors, others)))
     a, b, spec = pair(name)
-    return Problem(spec, a.double().state_dict(), b.double().state_dict())
+    return Problem(spec, by_home(spec, a.double()), by_home(spec, b.double()))
 
 
 def pairs_of(problem: Problem) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from matching_cases import CASES, pair
+from matching_cases import CASES, by_home, pair
 from torch import nn
 
 import autoperm
@@ -21,7 +21,7 @@ Relaxed = list[torch.Tensor]
 
 def problem_of(name: str) -> Problem:
     a, b, spec = pair(name)
-    return Problem(spec, a.state_dict(), b.state_dict())
+    return Problem(spec, by_home(spec, a), by_home(spec, b))
 
 
 def mixture(problem: Problem, seeds: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Relaxed:
@@ -41,7 +41,7 @@ def counted(layout: Layout) -> torch.Tensor:
 def assert_acts_as(problem: Problem, permutation: Permutation) -> None:
     relaxed = soften(problem, permutation.arrays)
     mixed = soft_apply(problem, problem.b, relaxed)
-    moved = permutation._apply_state(problem.b)
+    moved = permutation.reordered(problem.b)
     for name, tensor in problem.b.items():
         lives = counted(problem.spec.layouts[name])
         assert torch.equal(mixed[name][lives], moved[name][lives]), name

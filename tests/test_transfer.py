@@ -7,7 +7,7 @@ import logging
 
 import pytest
 import torch
-from matching_cases import CASES, batches, options, pair
+from matching_cases import CASES, batches, by_home, options, pair
 from torch import nn
 
 import autoperm
@@ -18,7 +18,7 @@ from autoperm.trained import randomize_
 
 
 def plain(spec: PermutationSpec, a: nn.Module, b: nn.Module) -> float:
-    x, y = a.state_dict(), b.state_dict()
+    x, y = by_home(spec, a), by_home(spec, b)
     return sum(float(((x[n].double() - y[n].double()) ** 2).sum()) for n in spec.parameters) ** 0.5
 
 
@@ -182,7 +182,7 @@ def test_every_one_of_a_batch_computes_the_function(name: str) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         element = autoperm.is_permutation_of({n: t[k] for n, t in batch.items()}, model, spec)
         assert element is not None and not element.is_identity
-    assert not any(torch.equal(batch[n][0], batch[n][1]) for n in batch if spec.layouts[n].shape[:1] == (12,))
+    assert not any(torch.equal(batch[n][0], batch[n][1]) for n in batch if spec.tensors[n].shape[:1] == (12,))
 
 
 class Reused(nn.Module):

@@ -110,9 +110,10 @@ class Copied:
 
 def _half(spec: autoperm.PermutationSpec, state: Mapping[str, Tensor], moved: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Every second of the tensors that moved is moved."""
-    names = [name for name in dict.fromkeys(spec.aliases.values()) if not torch.equal(moved[name], state[name])]
+    firsts = {name: entry.first for name, entry in spec.tensors.items()}
+    names = [name for name in dict.fromkeys(firsts.values()) if not torch.equal(moved[name], state[name])]
     chosen = set(names[::2]) if len(names) > 1 else set(names)
-    return {name: moved[name] if spec.aliases.get(name) in chosen else tensor for name, tensor in state.items()}
+    return {name: moved[name] if firsts.get(name) in chosen else tensor for name, tensor in state.items()}
 
 
 def _rounded(state: dict[str, Tensor], seed: int) -> dict[str, Tensor]:

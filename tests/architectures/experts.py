@@ -27,7 +27,7 @@ def experts_bmm() -> nn.Module:
     return Net(forward, **_weights())
 
 
-@architecture((2, 2), order=2 * 6 * 2)  # modules of their own: the router's outputs tell them apart
+@architecture((2, 2), order=2 * 6 * 2**2)  # modules of their own, which trade places with the router's outputs
 def experts_separate() -> nn.Module:
     def forward(m: nn.Module, x: Tensor) -> Tensor:
         x = m.first(x)

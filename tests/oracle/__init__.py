@@ -15,7 +15,7 @@ from .expand import Expander
 __all__ = ["generators", "true_order"]
 
 
-def true_order(capture: Any, swaps: bool = True) -> int:
+def true_order(capture: Any, swaps: bool = True, across: bool = False) -> int:
     """The order of the permutation symmetry group of a captured model.
 
     **Arguments**
@@ -25,10 +25,12 @@ def true_order(capture: Any, swaps: bool = True) -> int:
       `a, b = x.chunk(2, -1); a * b` unit i of `a` may be swapped with unit i of `b`; a theory in which axes
       move as wholes does not see that, and is to be compared with `swaps=False`.
 
-    **Returns** the number of permutations of the entries within each parameter and persistent buffer on which
-    an output depends that leave every output scalar unchanged, term by term.
+    - `across`: whether entries may move from one tensor to another one of its shape and type.
+
+    **Returns** the number of permutations of the entries within each parameter and persistent buffer (or across
+    those alike) on which an output depends that leave every output scalar unchanged, term by term.
     """
-    return count_automorphisms(_coloured(Expander(capture, swaps)))
+    return count_automorphisms(_coloured(Expander(capture, swaps, across)))
 
 
 def generators(capture: Any, swaps: bool = True) -> list[dict[str, list[int]]]:

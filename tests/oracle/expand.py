@@ -17,10 +17,10 @@ from .scalars import ScalarGraph
 class Expander(fx.Interpreter):
     """Runs a captured graph on scalars instead of numbers. Constants are computed for real."""
 
-    def __init__(self, capture: Any, swaps: bool = True) -> None:
+    def __init__(self, capture: Any, swaps: bool = True, across: bool = False) -> None:
         super().__init__(capture.graph_module)
         self.capture = capture
-        self.swaps = swaps
+        self.swaps, self.across = swaps, across
         self.scalars = ScalarGraph()
         self.leaves: dict[str, list[int]] = {}
         self.reads: list[Any] = []  # what control flow looks at is an output too
@@ -48,13 +48,15 @@ class Expander(fx.Interpreter):
         return value
 
     def _leaves(self, node: fx.Node) -> Ids | torch.Tensor:
-        """State scalars share a label by tensor; user inputs are told apart; other placeholders are
-        constants.
+        """State scalars share a label by tensor, or by its shape and type where they may move across tensors; user
+        inputs are told apart; other placeholders are constants.
         """
         value = node.meta["val"]
         state = node.name in self.capture.states
+        moves = self.across and value.is_floating_point()
+        label = (tuple(value.shape), value.dtype) if moves else (node.name,)
         leaves = [
-            self.scalars.leaf((node.name,) if state else (node.name, i), movable=state)
+            self.scalars.leaf(label if state else (node.name, i), movable=state)
             for i in range(value.numel())
         ]
         if state:

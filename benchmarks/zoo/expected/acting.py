@@ -58,20 +58,26 @@ class Acting:
         return self._parts[axis]
 
     def _find(self, axis: Axis) -> list[Part]:
-        layout = self.spec.layouts[self.spec.aliases[axis.name]]
-        stop = layout.shape[axis.dim] if axis.stop is None else axis.stop
+        home, dim = self._place(axis)
+        layout = self.spec.layouts[home]
+        stop = layout.shape[dim] if axis.stop is None else axis.stop
         found: dict[Part, None] = {}
         for cell in layout.cells:
-            positions = layout.pieces[axis.dim][cell[axis.dim]]
+            positions = layout.pieces[dim][cell[dim]]
             inside = positions[(positions >= axis.start) & (positions < stop)]
             if len(inside):
-                found[Part(tuple(np.asarray(inside).tolist()), tuple(layout.leaves_at(cell, axis.dim)))] = None
+                found[Part(tuple(np.asarray(inside).tolist()), tuple(layout.leaves_at(cell, dim)))] = None
         return list(found)
+
+    def _place(self, axis: Axis) -> tuple[str, int]:
+        """Where a dimension is in the layouts: behind those for modules that trade places."""
+        entry = self.spec.tensors[axis.name]
+        return entry.home, axis.dim + len(self.spec.layouts[entry.home].shape) - len(entry.shape)
 
     def used(self, name: str) -> bool:
         """Whether an output depends on a tensor."""
-        home = self.spec.aliases.get(name)
-        return home is not None and bool(self.spec.layouts[home].cells)
+        entry = self.spec.tensors.get(name)
+        return entry is not None and bool(self.spec.layouts[entry.home].cells)
 
     def size(self, leaf: int) -> int:
         return self.spec.leaves[leaf].size
@@ -98,8 +104,8 @@ class Acting:
     def why(self, axis: Axis, leaves: Sequence[int] = ()) -> str:
         """The reason why a dimension, or some leaf of it, is pinned."""
         reasons = [self.spec.leaves[leaf].pinned for leaf in leaves if self.group(leaf) is None]
-        home = self.spec.aliases[axis.name]
-        told = self.spec.pinned.get((home, axis.dim)) if home in self.spec.parameters else None
+        home, dim = self._place(axis)
+        told = self.spec.pinned.get((home, dim)) if home in self.spec.parameters else None
         return next((r for r in (*reasons, told) if r), "no reason is given")
 
     def shown(self, parts: Sequence[Part]) -> str:

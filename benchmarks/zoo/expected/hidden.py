@@ -135,8 +135,9 @@ def _own(acting: Acting, mlp: Mlp, attentions: Sequence[str]) -> set[str]:
     inside = mlp.scope + "." if mlp.scope else ""
     apart = tuple(a + "." for a in attentions if a.startswith(inside) and not mlp.scope.startswith(a))
     layers = tuple(layer.path + "." for layer in (*mlp.firsts, mlp.second))
-    names = (n for n in acting.spec.aliases if n.startswith(inside) and (n.startswith(layers) or not n.startswith(apart or "\0")))
-    return {acting.spec.aliases[n] for n in names}
+    tensors = acting.spec.tensors
+    names = (n for n in tensors if n.startswith(inside) and (n.startswith(layers) or not n.startswith(apart or "\0")))
+    return {tensors[n].home for n in names}
 
 
 def _halves(first: Layer, n: int) -> list[Axis]:
