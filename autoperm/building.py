@@ -54,6 +54,13 @@ class SpecBuilder:
         """
         return self._layout("", tensor)
 
+    def moves_along(self, tensor: Tensor, dim: int) -> bool:
+        """Whether some position of a dimension can move; the builder is of no other use afterwards."""
+        layout = self._layout("", tensor)
+        leaves = {leaf for cell in layout.cells for leaf in layout.leaves_at(cell, dim)}
+        leaves |= {label.leaf for e in layout.exchanged.values() for label in e.labels if label.dim == dim}
+        return any(self.leaves[leaf].pinned is None and self.leaves[leaf].size > 1 for leaf in leaves)
+
     def _layout(self, name: str, tensor: Tensor) -> Layout:
         boxes: dict[tuple, list[Cell]] = {}
         for cell in self.cells.cells(tensor):

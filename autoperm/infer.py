@@ -6,7 +6,7 @@ import contextlib
 import gc
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from torch import nn
@@ -83,15 +83,35 @@ def solved(captured: Capture) -> tuple[Engine, Dependence]:
     """
     engine = Engine(captured).run()
     solution = solve(engine.system)
-    if (other := rewritten(captured)) is captured:
+    again, found = _larger(captured, engine, solution)
+    if still := [name for name in again.capture.stacks if not _trades(again, found, name)]:
+        return _larger(captured, again, found, apart=still)
+    return again, found
+
+
+def _larger(
+    captured: Capture, engine: Engine, solution: Dependence, apart: Sequence[str] = ()
+) -> tuple[Engine, Dependence]:
+    """The group of the graph in another form, if it is larger, or as large without stacks of which no part trades places."""
+    if (other := rewritten(captured, apart)) is captured:
         return engine, solution
     try:
         again = Engine(other).run()
-        found = larger(solution, solve(again.system))
+        found = solve(again.system)
+        best = larger(found, solution) if apart else larger(solution, found)
     except RuleError as error:
         logger.warning("the graph stays as it is: what it can be rewritten as has no group: %s", error)
         return engine, solution
-    return (engine, solution) if found is solution else (again, found)
+    return (engine, solution) if best is solution else (again, found)
+
+
+def _trades(engine: Engine, solution: Dependence, name: str) -> bool:
+    """Whether something moves along the dimension for the parts of a stack."""
+    states = engine.capture.states
+    tensor = next((t for placeholder, t in engine.states.items() if states[placeholder][0] == name), None)
+    if tensor is None:
+        return True  # a part of another stack
+    return SpecBuilder(engine, solution).moves_along(tensor, 0)
 
 
 @contextlib.contextmanager

@@ -127,7 +127,6 @@ def _result(program: Program, graph_module: fx.GraphModule, tracer: str, start: 
         if entry.names:
             _rename(node, entry.names[0])
             states[node.name] = tuple(entry.names)
-            node.meta["weight"] = True
         else:
             make_constant(graph_module, node, entry.tensor)._rename(_identifier(entry.path))
     _check_set(program, placeholders)
@@ -138,6 +137,9 @@ def _result(program: Program, graph_module: fx.GraphModule, tracer: str, start: 
         node.meta.setdefault("val", None)
         node.meta.setdefault("module_path", "")
         node.meta.setdefault("source", "")
+    fixed = sharing(lifted) | stored_otherwise(program.model, lifted, program.prefix) | outside
+    for node in placeholders:
+        node.meta["weight"] = node.name in states and states[node.name][0] not in fixed
     graph_module.recompile()
     return Capture(
         graph_module=graph_module,
@@ -148,7 +150,7 @@ def _result(program: Program, graph_module: fx.GraphModule, tracer: str, start: 
         constants=clean.constant_values(graph_module),
         tracer=tracer,
         caches=program.caches,
-        fixed=sharing(lifted) | stored_otherwise(program.model, lifted, program.prefix) | outside,
+        fixed=fixed,
         changing=frozenset(node.name for node in changing),
         seconds=time.perf_counter() - start,
     )

@@ -28,6 +28,9 @@ _PARTS = {Tensor.__iter__: 1, Tensor.unbind: 1, torch.unbind: 1, Tensor.split: 2
 _DIMS = frozenset([Tensor.dim, Tensor.ndimension, Tensor.ndim.__get__])  # type: ignore[attr-defined]
 
 
+_RESHAPES = (_aten.view.default, _aten._unsafe_view.default, _aten.reshape.default)
+
+
 class Sizes:
     """Marks the nodes of lists whose length Python has seen as ``sized`` in their ``meta``."""
 
@@ -57,7 +60,7 @@ class Sizes:
         waiting = [node]
         while waiting:
             here = waiting[-1]
-            inputs = here.args[:1] if here.target is _aten.index_add.default else here.all_input_nodes  # as long as the first
+            inputs = _as_long_as(here)
             missing = [n for n in inputs if isinstance(n, fx.Node) and n not in self._lists]
             if here not in self._lists and missing:
                 waiting += missing
@@ -67,6 +70,8 @@ class Sizes:
         return self._lists[node]
 
     def _find(self, node: fx.Node, inputs: Sequence[tuple[frozenset[fx.Node], bool]]) -> tuple[frozenset[fx.Node], bool]:
+        if node.target is _aten.nonzero.default:
+            return frozenset([node]), True  # as long as it finds entries, not as what it looks at
         lists = frozenset().union(*(found for found, _ in inputs))
         first = all(first for found, first in inputs if found) and self._keeps_first(node)
         return (lists | {node}, first) if node.op == "call_function" and sized_by(node) else (lists, first)
@@ -74,7 +79,7 @@ class Sizes:
     def _keeps_first(self, node: fx.Node) -> bool:
         """Whether the first dimension of a result is the one with an entry for each that is listed; not all that do are known."""
         listed = [n for n in node.all_input_nodes if n in self._lists and self._lists[n][0]]
-        if not listed or node.target in (operator.getitem, _aten.nonzero.default):
+        if not listed or plain_lookup(node) is not None or node.target in (operator.getitem, _aten.nonzero.default):
             return True
         if node.target is _aten.unbind.int:
             return listed[0].target is _aten.nonzero.default and node.args[1:] == (1,)
@@ -84,6 +89,27 @@ class Sizes:
             return listed == [node.args[-2]]
         pointwise = isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
         return pointwise and all(n.meta["val"].ndim == node.meta["val"].ndim for n in listed)
+
+
+def _as_long_as(node: fx.Node) -> Sequence[Any]:
+    """What a node's value may be as long as."""
+    if node.target is _aten.index_add.default:
+        return node.args[:1]
+    found = plain_lookup(node)
+    return node.all_input_nodes if found is None else found
+
+
+def plain_lookup(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """The table and the rows of ``table[None, rows].reshape(-1, n)``, which is ``table[rows]``; None for anything else."""
+    read = node.args[0] if node.target in _RESHAPES else None
+    if not isinstance(read, fx.Node) or read.target is not _aten.index.Tensor:
+        return None
+    if node.meta["val"].shape != read.meta["val"].shape[1:]:
+        return None
+    table, indices = read.args
+    if table.target is not _aten.unsqueeze.default or table.args[1] != 0 or len(indices) != 2 or indices[0] is not None:  # type: ignore[union-attr, arg-type, index]
+        return None
+    return table.args[0], indices[1]  # type: ignore[union-attr, index, return-value]
 
 
 def _node_of(tensor: Any) -> fx.Node | None:

@@ -70,7 +70,7 @@ def read_as_a_set(graph: fx.Graph, found: fx.Node, call: Call) -> None:
     index = _counted(found.args[0])  # type: ignore[arg-type]
     if index is None or _options(index) != found.meta["val"].shape[0]:
         return
-    below = _only_read(found)
+    below, taken = _only_read(found)
     if below is None:
         return
     with graph.inserting_before(found):
@@ -81,8 +81,23 @@ def read_as_a_set(graph: fx.Graph, found: fx.Node, call: Call) -> None:
         all_of_them = call(_aten.all.default, chosen)
         read = graph.call_function(_READ, (all_of_them,))
         read.meta = {**found.meta, "val": None}
+    for node in taken:
+        _take(graph, node, call)
     for node in reversed(below):
         graph.erase_node(node)
+
+
+def _take(graph: fx.Graph, node: fx.Node, call: Call) -> None:
+    """``table[e]``, where e is one of all the classes and so is its own place in the list of them, as a slice of the table."""
+    table, (number,) = node.args  # type: ignore[misc]
+    with graph.inserting_before(node):
+        taken = call(_aten.select.int, table, 0, number.args[1])
+        kept = call(_aten.unsqueeze.default, taken, 0)
+    for user in list(node.users):
+        if user.target is _aten.squeeze.dim and user.args[1] in (0, -node.meta["val"].ndim):
+            user.replace_all_uses_with(taken)
+            graph.erase_node(user)
+    node.replace_all_uses_with(kept)
 
 
 def _counted(node: fx.Node) -> fx.Node | None:
@@ -112,14 +127,28 @@ def _options(index: fx.Node) -> int | None:
 _DIMS = {_aten.topk.default: 2, _aten.sort.default: 1, _aten.max.dim: 1}
 
 
-def _only_read(found: fx.Node) -> list[fx.Node] | None:
-    """All that is made of a list of positions, if that is nothing but numbers which Python reads; the list first."""
-    below, waiting = [found], [found]
+def _only_read(found: fx.Node) -> tuple[list[fx.Node] | None, list[fx.Node]]:
+    """All that is made of a list of positions, if that is nothing but numbers which Python reads; the list first.
+
+    A table may be looked up by one of them too: such nodes come second.
+    """
+    below, taken, waiting = {found}, [], [found]
     while waiting:
-        for user in waiting.pop().users:
-            if user.target in (_aten.unbind.int, operator.getitem, _aten.select.int, *_COMPARES):
+        here = waiting.pop()
+        for user in here.users:
+            if _looks_up(user, here, found):
+                taken.append(user)
+            elif user.target in (_aten.unbind.int, operator.getitem, _aten.select.int, *_COMPARES):
                 waiting.append(user)
             elif user.target is not _READ:
-                return None
-            below.append(user)
-    return sorted(set(below))
+                return None, []
+            below.add(user)
+    return sorted(below), taken
+
+
+def _looks_up(node: fx.Node, number: fx.Node, found: fx.Node) -> bool:
+    """Whether a node is ``table[number]``, with an entry of the list of positions that was taken off it by itself."""
+    if node.target is not _aten.index.Tensor or list(node.args[1]) != [number] or number.target is not operator.getitem:  # type: ignore[call-overload]
+        return False
+    unbind: fx.Node = number.args[0]  # type: ignore[assignment]
+    return unbind.target is _aten.unbind.int and unbind.args[1:] in ((), (0,)) and unbind.args[0] is found

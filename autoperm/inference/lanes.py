@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from autoperm.inference.forms import COMPARES
 from autoperm.inference.slices import Slice, distance, slice_of, stacked, starts_of
 from autoperm.inference.stacks import is_weight
 from autoperm.rules.attention import is_attention
@@ -63,6 +64,11 @@ class Lane:
         """The nodes outside that the lanes are computed from."""
         bases = (cut.first.base for cut in self.cuts.values())
         return list(dict.fromkeys([*bases, *itertools.chain(*self.own), *self.shared.values()]))
+
+    @property
+    def is_even(self) -> bool:
+        """Whether each lane is read in as many places, its own weights and what is made of them: no lane is read apart."""
+        return not self.own or all(len({len(node.users) for node in lanes}) == 1 for lanes in (*self.own, *self.ops))
 
     def run(self, values: Mapping[fx.Node, Tensor]) -> Tensor:
         """All lanes at once from the values of the sources, along a new first dimension."""
@@ -185,7 +191,7 @@ def _is_plain_attention(node: fx.Node) -> bool:
 def _batched(node: fx.Node) -> Callable[..., Any]:
     """What ``vmap`` makes one op of: of fused attention what it is made of, of a comparison with a number that with a tensor."""
     target: Any = node.target
-    if target in _COMPARE:
+    if target in COMPARES:
         return target.overloadpacket  # type: ignore[no-any-return]
     if not is_attention(node):
         return target  # type: ignore[no-any-return]
@@ -201,10 +207,6 @@ def _batched(node: fx.Node) -> Callable[..., Any]:
     return attention
 
 
-#: Ops that compare with a number, which may be that of the lane.
-_COMPARE = (torch.ops.aten.eq.Scalar, torch.ops.aten.ne.Scalar)
-
-
 def _operands(lanes: Lanes) -> list[Any]:
     """The arguments, flat: nodes as lanes, the rest as it is.
 
@@ -214,7 +216,7 @@ def _operands(lanes: Lanes) -> list[Any]:
     for parts in zip(*(_flat(node) for node in lanes), strict=True):
         if all(isinstance(part, fx.Node) for part in parts):
             found.append(tuple(parts))
-        elif lanes[0].target in _COMPARE and parts == tuple(range(len(parts))):
+        elif lanes[0].target in COMPARES and parts == tuple(range(len(parts))):
             found.append(_NUMBER)
         else:
             same = all(type(part) is type(parts[0]) and part == parts[0] for part in parts)

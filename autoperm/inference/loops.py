@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from autoperm.inference.forms import Forms
 from autoperm.inference.lanes import Lane, lane
 from autoperm.inference.slices import Slice, written_to
 
@@ -33,19 +35,19 @@ class Loop:
         lane: what the lanes are.
         join: from the values of the lanes along a first dimension to the node's, as far as they go.
         rest: operands of the node that are no lanes.
+        finish: from that value and those of the rest to the node's.
     """
 
     sink: fx.Node
     lane: Lane
     join: Callable[[Tensor], Tensor]
     rest: tuple[fx.Node, ...] = ()
+    finish: Callable[[Tensor, Sequence[Tensor]], Tensor] = lambda found, rest: found
 
     def run(self, sources: Sequence[fx.Node], values: Sequence[Tensor]) -> Tensor:
         """The sink's value from those of the lane's sources and of the rest."""
         of = dict(zip(sources, values, strict=True))
-        found = self.join(self.lane.run(of))
-        for node in self.rest:
-            found = self.sink.target(found, of[node])  # type: ignore[operator]
+        found = self.finish(self.join(self.lane.run(of)), [of[node] for node in self.rest])
         return _laid_out(found, self.sink.meta["val"])
 
 
@@ -81,13 +83,36 @@ def _joined(node: fx.Node) -> Iterator[Loop]:
 
 
 def _side_by_side(node: fx.Node, parts: Sequence[fx.Node], dim: int, *, new: bool) -> Iterator[Loop]:
-    """Parts that are one after the other along a dimension, or along a new one."""
-    if len(parts) < 2 or len({part.meta["val"].shape for part in parts}) > 1:
+    """Parts that are one after the other along a dimension, or along a new one; or, if not all are alike, a run of them."""
+    if _are_turns(parts) and (found := lane(tuple(parts))) is not None and found.is_even:
+        yield Loop(node, found, _joining(found, dim, new=new))
         return
-    found = lane(tuple(parts))
-    if found is None:
-        return
-    order = [found.order.index(k) for k in range(len(parts))]
+    for start, stop in _runs(parts):
+        some, rest = parts[start:stop], (*parts[:start], *parts[stop:])
+        if len(rest) and _are_turns(some) and (found := lane(tuple(some))) is not None:
+            finish = functools.partial(_put_between, start, dim, new)
+            yield Loop(node, found, _joining(found, dim, new=new), rest, finish)
+
+
+def _are_turns(parts: Sequence[fx.Node]) -> bool:
+    return len(parts) > 1 and len({part.meta["val"].shape for part in parts}) == 1
+
+
+def _runs(parts: Sequence[fx.Node]) -> list[tuple[int, int]]:
+    """Where parts that are made alike follow one another, the longest run first."""
+    if len(parts) < 3:
+        return []
+    forms, found, start = list(map(Forms().of, parts)), [], 0
+    for k in range(1, len(parts) + 1):
+        if k == len(parts) or forms[k] != forms[start]:
+            found.append((start, k))
+            start = k
+    return sorted((run for run in found if run[1] - run[0] > 1), key=lambda run: run[0] - run[1])
+
+
+def _joining(found: Lane, dim: int, *, new: bool) -> Callable[[Tensor], Tensor]:
+    """Puts lanes one after the other along a dimension, in the order in which they were given."""
+    order = [found.order.index(k) for k in range(len(found.lanes))]
 
     def join(t: Tensor) -> Tensor:
         if order == sorted(order, reverse=True):
@@ -97,7 +122,13 @@ def _side_by_side(node: fx.Node, parts: Sequence[fx.Node], dim: int, *, new: boo
         t = t.movedim(0, dim)
         return t if new else t.flatten(dim, dim + 1)
 
-    yield Loop(node, found, join)
+    return join
+
+
+def _put_between(before: int, dim: int, new: bool, found: Tensor, rest: Sequence[Tensor]) -> Tensor:
+    """A run of parts behind so many of the rest, and before the others."""
+    others = [part.unsqueeze(dim) if new else part for part in rest]
+    return torch.cat([*others[:before], found, *others[before:]], dim)
 
 
 def _written(node: fx.Node) -> Iterator[Loop]:
@@ -142,14 +173,34 @@ def _folded(node: fx.Node) -> Iterator[Loop]:
     if not _is_fold(node, node.target) or (len(users) == 1 and _is_fold(users[0], node.target)):
         return  # the last of a chain speaks for it
     join, neutral = _FOLDS[node.target]
+
+    def fold(found: Tensor, rest: Sequence[Tensor]) -> Tensor:
+        return functools.reduce(node.target, rest, found)  # type: ignore[arg-type]
+
     terms = _terms(node, neutral)
-    alike: dict[Hashable, list[fx.Node]] = defaultdict(list)
+    for some in _alike(terms, lambda term: (term.target if term.op == "call_function" else term, _shape(term))):
+        found = _turns(some)
+        if found is not None and found.is_even:
+            yield Loop(node, found, join, tuple(term for term in terms if term not in some), fold)
+        elif len(some) > 2:  # some of them may be turns without the others
+            for few in _alike(some, Forms().of):
+                if len(few) < len(some) and (found := _turns(few)) is not None:
+                    yield Loop(node, found, join, tuple(term for term in terms if term not in few), fold)
+
+
+def _turns(terms: Sequence[fx.Node]) -> Lane | None:
+    return lane(tuple(terms)) if len(terms) > 1 and len(set(terms)) == len(terms) else None
+
+
+def _shape(node: fx.Node) -> tuple[torch.Size, torch.dtype]:
+    return node.meta["val"].shape, node.meta["val"].dtype
+
+
+def _alike(terms: Sequence[fx.Node], key: Callable[[fx.Node], Hashable]) -> list[list[fx.Node]]:
+    found: dict[Hashable, list[fx.Node]] = defaultdict(list)
     for term in terms:
-        alike[term.target if term.op == "call_function" else term, term.meta["val"].shape, term.meta["val"].dtype].append(term)
-    for some in alike.values():
-        found = lane(tuple(some)) if len(some) > 1 and len(set(some)) == len(some) else None
-        if found is not None:
-            yield Loop(node, found, join, tuple(term for term in terms if term not in some))
+        found[key(term)].append(term)
+    return list(found.values())
 
 
 def _terms(node: fx.Node, neutral: float | None) -> list[fx.Node]:

@@ -4,7 +4,7 @@ as all rows."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import fx
 
 from autoperm.capture import Capture
 from autoperm.capture.clean import drop_dead_code
+from autoperm.capture.sizes import plain_lookup
 from autoperm.inference.lookups import simpler
 from autoperm.inference.loops import loops
 from autoperm.inference.rolling import roll_up
@@ -25,19 +26,24 @@ _MOST_LEVELS = 4
 _VIEWS = tuple(getattr(_aten, name).default for name in ("view", "permute", "t", "unsqueeze", "alias"))
 
 
-def rewritten(captured: Capture) -> Capture:
-    """The capture with a graph in that form; itself where there is nothing to rewrite. The given one stays as it is."""
+def rewritten(captured: Capture, apart: Collection[str] = ()) -> Capture:
+    """The capture with a graph in that form; itself where there is nothing to rewrite. The given one stays as it is.
+
+    Arguments:
+        apart: names of stacks that are not to be made.
+    """
     if not any(node.target in _OTHER_FORMS or simpler(node) or any(True for _ in loops(node)) for node in captured.graph.nodes):
         return captured
     graph = fx.Graph()
     graph.output(graph.graph_copy(captured.graph, {}))
+    _plain_lookups(graph)
     _share_views(graph)
     for node in list(graph.find_nodes(op="call_function", target=_aten.nonzero.default)):
         unlist(graph, node)
     captured = dataclasses.replace(captured, graph_module=fx.GraphModule(captured.graph_module, graph))
     for _ in range(_MOST_LEVELS):
         _roll_up(captured.graph)
-        if (again := stack_up(captured)) is captured:
+        if (again := stack_up(captured, apart)) is captured:
             break
         captured = again
     return captured
@@ -52,6 +58,17 @@ def _roll_up(graph: fx.Graph) -> None:
             node.replace_all_uses_with(new)
         else:
             roll_up(graph, node)
+    drop_dead_code(graph)
+
+
+def _plain_lookups(graph: fx.Graph) -> None:
+    """``x[None, rows].reshape(-1, n)`` as ``x[rows]``."""
+    for node in list(graph.nodes):
+        if (found := plain_lookup(node)) is not None:
+            with graph.inserting_before(node):
+                plain = graph.call_function(_aten.index.Tensor, (found[0], [found[1]]))
+            plain.meta = dict(node.meta)
+            node.replace_all_uses_with(plain)
     drop_dead_code(graph)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
@@ -19,23 +19,26 @@ _aten = torch.ops.aten
 
 
 def is_weight(node: fx.Node) -> bool:
-    """Whether a node is a placeholder of the state dict."""
+    """Whether a node is a placeholder of the state dict that may move."""
     return node.op == "placeholder" and bool(node.meta.get("weight"))
 
 
-def stack_up(captured: Capture) -> Capture:
+def stack_up(captured: Capture, apart: Collection[str] = ()) -> Capture:
     """The capture with a placeholder for each ``stack`` of weights that nothing else reads; itself if there is none.
 
     Its graph is changed in place.
+
+    Arguments:
+        apart: names of stacks that are not to be made.
     """
     graph = captured.graph
-    found = dict(_found(captured))
+    found = {weights: nodes for weights, nodes in _found(captured) if name_of(_parts(captured, weights)) not in apart}
     if not found:
         return captured
     stacks: dict[str, Parts] = {}
     states, parameters = dict(captured.states), set(captured.parameters)
     for weights, nodes in found.items():
-        parts = tuple(captured.states[node.name] for node in weights)
+        parts = _parts(captured, weights)
         name = name_of(parts)
         with graph.inserting_before(weights[0]):
             whole = graph.placeholder(f"stack_of_{weights[0].name}")
@@ -58,6 +61,10 @@ def stack_up(captured: Capture) -> Capture:
     )
 
 
+def _parts(captured: Capture, weights: Sequence[fx.Node]) -> Parts:
+    return tuple(captured.states[node.name] for node in weights)
+
+
 def _found(captured: Capture) -> Iterator[tuple[tuple[fx.Node, ...], list[fx.Node]]]:
     """Weights that are read in stacks of one kind alone, with these."""
     stacks: Mapping[tuple[fx.Node, ...], list[fx.Node]] = defaultdict(list)
@@ -75,12 +82,11 @@ def _dim(node: fx.Node) -> int:
 
 def _may_trade(captured: Capture, nodes: list[fx.Node]) -> bool:
     """Whether nodes are several weights of one kind, none of which has to stay."""
-    if len(nodes) < 2 or len(set(nodes)) < len(nodes) or not all(node.name in captured.states for node in nodes):
+    if len(nodes) < 2 or len(set(nodes)) < len(nodes) or not all(map(is_weight, nodes)):
         return False
-    names = [captured.states[node.name] for node in nodes]
-    if any(node.name in captured.changing for node in nodes) or any(own[0] in captured.fixed for own in names):
+    if any(node.name in captured.changing for node in nodes):
         return False
-    kinds = {(_kind(node.meta["val"]), own[0] in captured.parameters) for node, own in zip(nodes, names, strict=True)}
+    kinds = {(_kind(node.meta["val"]), captured.states[node.name][0] in captured.parameters) for node in nodes}
     return len(kinds) == 1 and (nodes[0].meta["val"].is_floating_point() or nodes[0].meta["val"].is_complex())
 
 
