@@ -60,34 +60,34 @@ def _laid_out(value: Tensor, like: Tensor) -> Tensor:
     return value
 
 
-def loops(node: fx.Node) -> Iterator[Loop]:
-    """The loops whose turns a node puts together."""
+def loops(node: fx.Node, forms: Forms) -> Iterator[Loop]:
+    """The loops whose turns a node puts together; ``forms`` are the graph's."""
     if node.op != "call_function":
         return
     if node.target in (_aten.cat.default, _aten.stack.default):
-        yield from _joined(node)
+        yield from _joined(node, forms)
     elif node.target in _FOLDS:
-        yield from _folded(node)
+        yield from _folded(node, forms)
     elif written_to(node) is not None:
-        yield from _written(node)
+        yield from _written(node, forms)
 
 
 # -- side by side ----------------------------------------------------------------------------------------------------------
 
 
-def _joined(node: fx.Node) -> Iterator[Loop]:
+def _joined(node: fx.Node, forms: Forms) -> Iterator[Loop]:
     dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
     if isinstance(dim, int):
         parts: Sequence[fx.Node] = node.args[0]  # type: ignore[assignment]
-        yield from _side_by_side(node, parts, dim % node.meta["val"].ndim, new=node.target is _aten.stack.default)
+        yield from _side_by_side(node, parts, forms, dim % node.meta["val"].ndim, new=node.target is _aten.stack.default)
 
 
-def _side_by_side(node: fx.Node, parts: Sequence[fx.Node], dim: int, *, new: bool) -> Iterator[Loop]:
+def _side_by_side(node: fx.Node, parts: Sequence[fx.Node], forms: Forms, dim: int, *, new: bool) -> Iterator[Loop]:
     """Parts that are one after the other along a dimension, or along a new one; or, if not all are alike, a run of them."""
     if _are_turns(parts) and (found := lane(tuple(parts))) is not None and found.is_even:
         yield Loop(node, found, _joining(found, dim, new=new))
         return
-    for start, stop in _runs(parts):
+    for start, stop in _runs(parts, forms):
         some, rest = parts[start:stop], (*parts[:start], *parts[stop:])
         if len(rest) and _are_turns(some) and (found := lane(tuple(some))) is not None:
             finish = functools.partial(_put_between, start, dim, new)
@@ -98,13 +98,13 @@ def _are_turns(parts: Sequence[fx.Node]) -> bool:
     return len(parts) > 1 and len({part.meta["val"].shape for part in parts}) == 1
 
 
-def _runs(parts: Sequence[fx.Node]) -> list[tuple[int, int]]:
+def _runs(parts: Sequence[fx.Node], forms: Forms) -> list[tuple[int, int]]:
     """Where parts that are made alike follow one another, the longest run first."""
     if len(parts) < 3:
         return []
-    forms, found, start = list(map(Forms().of, parts)), [], 0
+    own, found, start = list(map(forms.of, parts)), [], 0
     for k in range(1, len(parts) + 1):
-        if k == len(parts) or forms[k] != forms[start]:
+        if k == len(parts) or own[k] != own[start]:
             found.append((start, k))
             start = k
     return sorted((run for run in found if run[1] - run[0] > 1), key=lambda run: run[0] - run[1])
@@ -131,7 +131,7 @@ def _put_between(before: int, dim: int, new: bool, found: Tensor, rest: Sequence
     return torch.cat([*others[:before], found, *others[before:]], dim)
 
 
-def _written(node: fx.Node) -> Iterator[Loop]:
+def _written(node: fx.Node, forms: Forms) -> Iterator[Loop]:
     """The last of writes to slices of a tensor, each to its own, until there is none left."""
     if any(written_to(user) is not None and user.args[0] is node for user in node.users):
         return
@@ -145,7 +145,7 @@ def _written(node: fx.Node) -> Iterator[Loop]:
     starts = sorted(writes)
     size = node.meta["val"].shape[last.dim]
     if last.step == 1 and starts == list(range(0, size, last.length)) and size % last.length == 0:
-        yield from _side_by_side(node, [writes[start] for start in starts], last.dim, new=not last.keeps)
+        yield from _side_by_side(node, [writes[start] for start in starts], forms, last.dim, new=not last.keeps)
 
 
 def _copied(node: fx.Node) -> fx.Node:
@@ -168,7 +168,7 @@ def _is_fold(node: fx.Node, target: Any) -> bool:
     return not node.kwargs and value.is_floating_point()
 
 
-def _folded(node: fx.Node) -> Iterator[Loop]:
+def _folded(node: fx.Node, forms: Forms) -> Iterator[Loop]:
     users = list(node.users)
     if not _is_fold(node, node.target) or (len(users) == 1 and _is_fold(users[0], node.target)):
         return  # the last of a chain speaks for it
@@ -183,7 +183,7 @@ def _folded(node: fx.Node) -> Iterator[Loop]:
         if found is not None and found.is_even:
             yield Loop(node, found, join, tuple(term for term in terms if term not in some), fold)
         elif len(some) > 2:  # some of them may be turns without the others
-            for few in _alike(some, Forms().of):
+            for few in _alike(some, forms.of):
                 if len(few) < len(some) and (found := _turns(few)) is not None:
                     yield Loop(node, found, join, tuple(term for term in terms if term not in few), fold)
 

@@ -13,14 +13,14 @@ from torch import fx
 from autoperm.capture import Capture
 from autoperm.capture.clean import drop_dead_code
 from autoperm.capture.sizes import plain_lookup
+from autoperm.inference.forms import Forms
 from autoperm.inference.lookups import simpler
 from autoperm.inference.loops import loops
 from autoperm.inference.rolling import roll_up
-from autoperm.inference.stacks import stack_up
+from autoperm.inference.stacks import is_stack, stack_up
 from autoperm.inference.visits import unlist
 
 _aten = torch.ops.aten
-_OTHER_FORMS = (_aten.nonzero.default, _aten.stack.default)
 #: Modules in lists of modules in lists: how deep to go.
 _MOST_LEVELS = 4
 _VIEWS = tuple(getattr(_aten, name).default for name in ("view", "permute", "t", "unsqueeze", "alias"))
@@ -32,7 +32,7 @@ def rewritten(captured: Capture, apart: Collection[str] = ()) -> Capture:
     Arguments:
         apart: names of stacks that are not to be made.
     """
-    if not any(node.target in _OTHER_FORMS or simpler(node) or any(True for _ in loops(node)) for node in captured.graph.nodes):
+    if not _has_other_form(captured.graph):
         return captured
     graph = fx.Graph()
     graph.output(graph.graph_copy(captured.graph, {}))
@@ -49,7 +49,16 @@ def rewritten(captured: Capture, apart: Collection[str] = ()) -> Capture:
     return captured
 
 
+def _has_other_form(graph: fx.Graph) -> bool:
+    forms = Forms()
+    return any(
+        node.target is _aten.nonzero.default or simpler(node) or is_stack(node) or any(True for _ in loops(node, forms))
+        for node in graph.nodes
+    )
+
+
 def _roll_up(graph: fx.Graph) -> None:
+    forms = Forms()
     for node in list(graph.nodes):
         if other := simpler(node):
             with graph.inserting_before(node):
@@ -57,7 +66,7 @@ def _roll_up(graph: fx.Graph) -> None:
             new.meta = dict(node.meta)
             node.replace_all_uses_with(new)
         else:
-            roll_up(graph, node)
+            roll_up(graph, node, forms)
     drop_dead_code(graph)
 
 

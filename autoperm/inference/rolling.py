@@ -15,14 +15,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from autoperm.capture.guard import quiet_torch
+from autoperm.inference.forms import Forms
 from autoperm.inference.loops import Loop, loops
 
 logger = logging.getLogger(__name__)
 
 
-def roll_up(graph: fx.Graph, node: fx.Node) -> None:
+def roll_up(graph: fx.Graph, node: fx.Node, forms: Forms) -> None:
     """Put ops with one more dimension in the place of a loop whose turns a node puts together, if it does."""
-    for loop in loops(node):
+    for loop in loops(node, forms):
         try:
             return _roll(graph, loop)
         except Exception:  # an op that vmap does not take, say: then the loop stays as it is

@@ -69,21 +69,23 @@ def _found(captured: Capture) -> Iterator[tuple[tuple[fx.Node, ...], list[fx.Nod
     """Weights that are read in stacks of one kind alone, with these."""
     stacks: Mapping[tuple[fx.Node, ...], list[fx.Node]] = defaultdict(list)
     for node in captured.graph.find_nodes(op="call_function", target=_aten.stack.default):
-        if _dim(node) == 0 and _may_trade(captured, node.args[0]):  # type: ignore[arg-type]
+        if is_stack(node) and _may_trade(captured, node.args[0]):  # type: ignore[arg-type]
             stacks[tuple(node.args[0])].append(node)  # type: ignore[arg-type]
     for weights, nodes in stacks.items():
         if all(set(weight.users) <= set(nodes) for weight in weights):
             yield weights, nodes
 
 
-def _dim(node: fx.Node) -> int:
-    return node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)  # type: ignore[return-value]
+def is_stack(node: fx.Node) -> bool:
+    """Whether a node puts several weights side by side, along a first dimension."""
+    if node.target is not _aten.stack.default or node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0) != 0:
+        return False
+    nodes: list[fx.Node] = node.args[0]  # type: ignore[assignment]
+    return len(nodes) > 1 and len(set(nodes)) == len(nodes) and all(map(is_weight, nodes))
 
 
 def _may_trade(captured: Capture, nodes: list[fx.Node]) -> bool:
-    """Whether nodes are several weights of one kind, none of which has to stay."""
-    if len(nodes) < 2 or len(set(nodes)) < len(nodes) or not all(map(is_weight, nodes)):
-        return False
+    """Whether weights are of one kind, and none has to stay."""
     if any(node.name in captured.changing for node in nodes):
         return False
     kinds = {(_kind(node.meta["val"]), captured.states[node.name][0] in captured.parameters) for node in nodes}
