@@ -126,6 +126,19 @@ def test_grouped_convolution() -> None:
     assert order(model, torch.randn(1, 2, 3)) == 2 * (6 * 2) ** 2
 
 
+@pytest.mark.parametrize("padding", ["same", "valid", 1])
+def test_convolutions_of_a_real_trace(padding: int | str) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 3, 2, padding=padding), nn.ReLU(), nn.Conv2d(3, 2, 2, stride=2), nn.Flatten())
+    x = torch.randn(1, 1, 4, 4)
+    orders = [true_order(capture(model, x, tracers=(tracer,))) for tracer in ("make_fx-fake", "make_fx-real")]
+    assert orders == [6, 6]
+
+
+def test_everything_of_a_single_number() -> None:
+    model = Apply(lambda m, x: m.a(x).relu() * (m.a.weight.sum() > 0).all(), a=nn.Linear(2, 2))
+    assert order(model, torch.randn(1, 2)) == 1
+
+
 def test_depthwise_convolution() -> None:
     model = nn.Sequential(nn.Conv1d(2, 4, 1), nn.Conv1d(4, 4, 3, padding=1, groups=4), nn.Conv1d(4, 2, 1))
     assert order(model, torch.randn(1, 2, 3)) == factorial(4)

@@ -175,6 +175,25 @@ def convolution(ctx: Context, a: SimpleNamespace) -> Ids:
     else:
         x = pad_spatial(x, list(a.padding), list(a.padding), ZERO)
         out = correlate(ctx, x, w, a.stride, a.dilation, a.groups)
-    if a.bias is None:
+    return with_bias(ctx, out, a.bias)
+
+
+@expands("conv1d", "conv2d", "conv3d")
+def plain_convolution(ctx: Context, a: SimpleNamespace) -> Ids:
+    """As a real trace has them; padding may be by name."""
+    x, w = ctx.ids(a.input), ctx.ids(a.weight)
+    rank = w.dim() - 2
+    stride, dilation = (list(n) * rank if len(n) < rank else list(n) for n in (a.stride, a.dilation))
+    if isinstance(a.padding, str):
+        total = [d * (k - 1) * (a.padding == "same") for d, k in zip(dilation, w.shape[2:])]
+        low = [n // 2 for n in total]
+        high = [n - m for n, m in zip(total, low)]
+    else:
+        low = high = list(a.padding) * rank if len(a.padding) < rank else list(a.padding)
+    return with_bias(ctx, correlate(ctx, pad_spatial(x, low, high, ZERO), w, stride, dilation, a.groups), a.bias)
+
+
+def with_bias(ctx: Context, out: torch.Tensor, bias: Any) -> Ids:
+    if bias is None:
         return Ids(out)
-    return combine(ctx, "add", Ids(out), Ids(ctx.ids(a.bias).reshape(-1, *[1] * (w.dim() - 2))))
+    return combine(ctx, "add", Ids(out), Ids(ctx.ids(bias).reshape(-1, *[1] * (out.dim() - 2))))

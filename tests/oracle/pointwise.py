@@ -41,6 +41,7 @@ COMMUTATIVE = frozenset(
 )
 UNTAGGED = frozenset(
     [
+        "floor_divide",
         "hardswish",
         "mish",
         "softplus",

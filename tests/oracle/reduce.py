@@ -21,7 +21,7 @@ def rows_last(ids: torch.Tensor, dims: list[int]) -> tuple[list[list[int]], list
     count = 1
     for size in shape:
         count *= size
-    return ids.permute(*kept, *[d for d in dims if d < ids.dim()]).reshape(count, -1).tolist(), shape
+    return ids.permute([*kept, *[d for d in dims if d < ids.dim()]]).reshape(count, -1).tolist(), shape
 
 
 def reduced_dims(ids: torch.Tensor, dim: Any) -> list[int]:
