@@ -34,7 +34,7 @@ class Group:
         size: the number of exchangeable positions.
         leaves: the leaves whose product those positions are; more than one only if they are always flattened.
         parents: the leaves on whose position the permutation may depend, pinned ones included.
-        moves: the (parameter, dimension) pairs that it moves.
+        moves: the (parameter, dimension) pairs that it moves, by the names in ``spec.layouts``.
         copies: how many independent permutations there are, the product of the parents' sizes.
         parent: the name of the group it depends on most closely, None for a group of its own.
 

@@ -59,11 +59,11 @@ WHOLE: dict[str, Callable[[Joined, Tensor], Tensor | tuple[Tensor, ...]]] = {
     "padded_and_cut": lambda m, h: m.four((beside(h, filled(h, 4))[:, 1:5] * m.narrow[:4, 0]) @ m.narrow[:4]),
     "padded_and_seen": lambda m, h: (beside(h, filled(h, 4)), m.six(beside(h, filled(h, 4)) @ m.square)),
     "padded_and_reversed": lambda m, h: m.six((x := beside(h, filled(h, 4))) + x.flip(1) @ m.square),
+    "repeats_of_weights": lambda m, h: m.four(beside(h, m.two[:1].expand(len(h), 2), m.two[1:].expand(len(h), 2)) @ m.narrow),
     "repeats_of_units": lambda m, h: m.six(beside(h[:, :1].expand(-1, 3), h[:, 1:].expand(-1, 3)) * m.square[0]),
 }
 #: The same but for values that coincide.
 HALF: dict[str, Callable[[Joined, Tensor], Tensor | tuple[Tensor, ...]]] = {
-    "repeats_of_weights": lambda m, h: m.four(beside(h, m.two[:1].expand(len(h), 2), m.two[1:].expand(len(h), 2)) @ m.narrow),
     "repeats_of_units_reused": lambda m, h: reused(m, beside(h[:, :1].expand(-1, 3), h[:, 1:].expand(-1, 3))),
 }
 
