@@ -203,3 +203,31 @@ def test_routers_move(name: str) -> None:
     assert spec.order == order
     with torch.no_grad():
         assert max(float((spec.random(k).apply(model)(X) - model(X)).abs().max()) for k in range(4)) < 1e-9
+
+
+class Shuffled(nn.Module):
+    """Entries of ``t' x t`` in some order, in two rows that are multiplied by weights as one: one axis twice in a product."""
+
+    def __init__(self, size: int, order: list[int], rows: int = 2):
+        super().__init__()
+        self.order, self.rows = order, rows
+        self.t, self.v = nn.Parameter(torch.randn(size, size)), nn.Parameter(torch.randn(rows, size * size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = (self.t.t() @ x @ self.t).reshape(-1, self.rows, len(self.order))[:, :, self.order]
+        return (z.reshape(len(z), -1) * self.v.reshape(-1)).view(z.shape).sum(-1)
+
+
+@pytest.mark.parametrize("size, seeds", [(3, 20), (4, 40)])
+def test_an_axis_that_is_there_twice_is_split_once(size: int, seeds: int) -> None:
+    """It was split a second time at its other place, and what it was made of there came loose: 10^11 elements in place of 24."""
+    whole = 0
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        model = Shuffled(size, torch.randperm(size * size).tolist()).double()
+        x = torch.randn(3, 2, size, size, dtype=torch.float64)
+        spec = autoperm.infer(model, x)
+        assert math.factorial(size) % spec.order == 0
+        assert autoperm.verify(model, spec, x, samples=3).relative < 1e-10
+        whole += spec.order == math.factorial(size)
+    assert whole == seeds

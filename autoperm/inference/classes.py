@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from autoperm.inference.relabel import compose, cycles_of, inverse, is_identity, strides
+from autoperm.inference.relabel import compose, cycles_of, digits, inverse, is_identity, strides
 
 #: A class seen through a relabelling: position k is position ``relabel[k]`` of the class (None: the identity).
 Ref = tuple[int, np.ndarray | None]
@@ -131,9 +131,11 @@ class Classes:
         if relabel is None:
             return None, leaves
         found = self._match_digits(leaves, relabel)
-        if found is None and split and not self.strict and all(self._is_leaf(leaf) for leaf, _ in leaves):
-            leaves = self._split_at(leaves, strides(relabel))
-            found = self._match_digits(leaves, relabel)
+        if found is None and split and not self.strict and self._would_match(leaves, relabel):
+            self._split_at(leaves, strides(relabel))
+            inner, leaves = self._join([self.describe(ref) for ref in leaves], [self.size[leaf] for leaf, _ in leaves])
+            relabel = compose(inner, relabel)
+            found = self._match_digits(leaves, relabel)  # type: ignore[arg-type]
             self.lossy = self.lossy or found is not None
         return (relabel, leaves) if found is None else (None, found)
 
@@ -271,45 +273,54 @@ class Classes:
         for ref in refs:
             self.pin(ref, reason, blur=True)
 
-    def _split_at(self, leaves: list[Ref], boundaries: Sequence[int]) -> list[Ref]:
-        """Split leaves so that each boundary (a product of innermost sizes) falls between two of them."""
-        found: list[Ref] = []
-        outer = 1
-        for ref in reversed(leaves):
+    def _would_match(self, leaves: list[Ref], relabel: np.ndarray) -> bool:
+        """Whether leaves, split at the strides of a relabelling, are digits that it reorders."""
+        if not all(self._is_leaf(leaf) for leaf, _ in leaves):
+            return False
+        cuts: dict[int, set[int]] = {leaf: set() for leaf, _ in leaves}
+        inner = 1
+        for leaf, _ in reversed(leaves):
+            size = self.size[leaf]
+            cuts[leaf] |= {b // inner for b in strides(relabel) if inner < b < inner * size and b % inner == 0}
+            inner *= size
+        sizes: list[int] = []
+        for leaf, _ in leaves:
+            rest, parts = self.size[leaf], []
+            for cut in sorted(cuts[leaf], reverse=True):
+                if rest % cut == 0:
+                    parts.append(rest // cut)
+                    rest = cut
+            sizes += [*parts, rest]
+        return digits(relabel, sizes) is not None
+
+    def _split_at(self, leaves: list[Ref], boundaries: Sequence[int]) -> None:
+        """Split leaves so that boundaries (products of innermost sizes) fall between two of them, where they can."""
+        outer, waiting = 1, list(leaves)
+        while waiting:
+            ref = waiting.pop()
             size, inner = self.size[ref[0]], outer
+            if not self._is_leaf(ref[0]):  # it is there twice, and was split at its other place
+                relabel, parts = self.describe(ref)
+                if relabel is None:
+                    waiting += parts
+                else:
+                    outer *= size
+                continue
             outer *= size
             for boundary in sorted({b for b in boundaries if inner < b < outer}):
                 if boundary % inner == 0 and size % (boundary // inner) == 0:
-                    ref, low = self._split(ref, boundary // inner)
+                    ref, _ = self._split(ref, boundary // inner)
                     size, inner = self.size[ref[0]], boundary
-                    found.append(low)
-            found.append(ref)
-        return found[::-1]
 
     def _match_digits(self, leaves: list[Ref], relabel: np.ndarray) -> list[Ref] | None:
         """A product read through a relabelling as a product of the same leaves, if it is one."""
-        n = len(relabel)
-        inner, placed = n, []
         points = [ref for ref in leaves if self.size[ref[0]] == 1]
         self.stuck.update(leaf for leaf, _ in points)
-        for leaf, own in leaves:
-            size = self.size[leaf]
-            if size == 1:
-                continue
-            inner //= size
-            digit = (relabel // inner) % size
-            stride = int(np.argmax(digit != digit[0]))
-            if n % (stride * size):
-                return None
-            turn = digit[np.arange(size) * stride]
-            if not (digit == turn[(np.arange(n) // stride) % size]).all():
-                return None
-            placed.append((stride, (leaf, compose(own, None if is_identity(turn) else turn))))
-        expected = 1
-        for stride, (leaf, _) in sorted(placed, key=lambda p: p[0]):
-            if stride != expected:
-                return None
-            expected *= self.size[leaf]
+        wide = [ref for ref in leaves if self.size[ref[0]] > 1]
+        found = digits(relabel, [self.size[leaf] for leaf, _ in wide])
+        if found is None:
+            return None
+        placed = [(stride, (leaf, compose(own, turn))) for (stride, turn), (leaf, own) in zip(found, wide, strict=True)]
         return points + [ref for _, ref in sorted(placed, key=lambda p: -p[0])]
 
     def _tie_to_itself(self, root: int, turn: np.ndarray) -> None:

@@ -5,6 +5,8 @@ None stands for the identity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -41,6 +43,32 @@ def strides(relabel: np.ndarray) -> list[int]:
             return []
         found += [abs(step), abs(step) * length]
         relabel = relabel[::length]
+    return found
+
+
+def digits(relabel: np.ndarray, sizes: Sequence[int]) -> list[tuple[int, np.ndarray | None]] | None:
+    """Where a relabelling puts each digit of a number, as strides, and how it reorders their values; None if it is not that.
+
+    Arguments:
+        sizes: how many values each digit has, the outermost first.
+    """
+    n = inner = len(relabel)
+    found: list[tuple[int, np.ndarray | None]] = []
+    for size in filter(lambda size: size > 1, sizes):
+        inner //= size
+        digit = (relabel // inner) % size
+        stride = int(np.argmax(digit != digit[0]))
+        if not stride or n % (stride * size):
+            return None
+        turn = digit[np.arange(size) * stride]
+        if not (digit == turn[(np.arange(n) // stride) % size]).all():
+            return None
+        found.append((stride, None if is_identity(turn) else turn))
+    expected = 1
+    for stride, size in sorted(zip((stride for stride, _ in found), (size for size in sizes if size > 1), strict=True)):
+        if stride != expected:
+            return None
+        expected *= size
     return found
 
 
