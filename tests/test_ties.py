@@ -201,7 +201,7 @@ def test_scores_that_are_one_of_several_results() -> None:
     """The largest of several classes, as detectors choose their queries."""
     found, worst = inferred(lambda m, x: torch.stack([m.gate(x), m.second(x)], -1).max(-1).values, top)
     assert worst < 1e-5
-    assert found == FREE
+    assert found == FREE * 2**N  # which of the two gives a class is no matter
     assert inferred(lambda m, x: m.gate(x).sort(-1)[1].float(), top)[0] == 1
 
 
