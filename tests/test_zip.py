@@ -223,6 +223,30 @@ def test_dtypes_are_kept(dtype: torch.dtype) -> None:
     assert same(zip_models([a, a], spec, data=data).model, a)
 
 
+class Halves(nn.Module):
+    """Halves of a layer, multiplied: they trade places, as the graph says once it is rewritten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.up, self.down = nn.Linear(3, 6), nn.Linear(6, 8), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = self.up(self.stem(x).relu()).chunk(2, -1)
+        return self.down(a.tanh() * b.tanh())
+
+
+def test_specs_of_rewritten_graphs_are_zipped_too() -> None:
+    torch.manual_seed(0)
+    model = Halves()
+    randomize_(model, 0)
+    x = torch.randn(64, 3)
+    spec = autoperm.infer(model, x)
+    assert spec.order == 720 * 24 * 2**4
+    found = zip_models([model, spec.random(1).apply(model)], spec, data=[x])
+    assert torch.allclose(found.model(x), model(x), atol=1e-5)
+    assert spec.groups[0].name in found.groups and spec.groups[0].name not in found.permuted
+
+
 # -- trunk and heads ---------------------------------------------------------------------------------------------
 
 
