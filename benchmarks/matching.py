@@ -58,6 +58,7 @@ NOTES = {
     "sweep gains nothing (`benchmarks/plain.py`); trained: one pair, 5 epochs on digits at 32 x 32 "
     "(`benchmarks/torchvision_nets.py`), several seeds of the order of visits. "
     "Reached: in how many runs as much is gained as by plain, and how long that takes, to the end of the start or of the sweep. "
+    "Search: with a third of plain's time as its limit, which ends it after the first climb, however long that takes. "
     "Targets: at least its objective in at most a third of its time.",
     "heads": "Without heads: groups that depend on others, or that others depend on, stay as they are.",
     "search": "Gained above the identity, as a share of what one run of plain coordinate ascent gains (the order of its visits "
