@@ -350,6 +350,25 @@ def test_what_is_missing_is_said() -> None:
     assert (record["status"], record["missing"]) == ("smaller", 2)
 
 
+def test_weights_that_move_across_tensors_are_counted() -> None:
+    record: dict[str, object] = {}
+    branches = entry(build=lambda: Branches(), inputs=lambda model: torch.randn(2, 3))
+    compare(branches, record.update, LARGEST)
+    assert record["status"] == "whole"
+    assert record["log10_true"] == pytest.approx(math.log10(2 * 24**2))
+
+
+class Branches(nn.Module):
+    """Two branches, added up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.branches[0](x) + self.branches[1](x)
+
+
 class Rolled(nn.Module):
     """A sum with itself, shifted: the whole group is cyclic."""
 

@@ -84,7 +84,7 @@ def _instances(entry: Entry, report: Report) -> Iterator[tuple[nn.Module, Captur
 def _verdict(model: nn.Module, captured: Capture, spec: PermutationSpec) -> dict[str, Any]:
     """The fields of the record for one trace."""
     start = time.perf_counter()
-    true = true_order(captured)
+    true = true_order(captured, across=bool(spec.stacks))  # where weights move across tensors, there too
     status = "whole" if spec.order == true else "LARGER" if spec.order > true else "smaller"
     more = beyond(model, captured, spec) if status == "smaller" else {}
     if status == "smaller" and not more:
