@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from autoperm.inference.relabel import compose, cycles_of, digits, inverse, is_identity, strides
+from autoperm.inference.digits import match, split_at, would_match
+from autoperm.inference.relabel import compose, cycles_of, inverse, is_identity, strides
 
 #: A class seen through a relabelling: position k is position ``relabel[k]`` of the class (None: the identity).
 Ref = tuple[int, np.ndarray | None]
@@ -124,19 +125,18 @@ class Classes:
             joined = (joined[:, None] * size + digit).reshape(-1)
         return joined, leaves
 
-    def _is_leaf(self, item: int) -> bool:
+    def is_leaf(self, item: int) -> bool:
         return self.parent[item] == item and self.factors[item] is None
 
     def _absorb(self, relabel: np.ndarray | None, leaves: list[Ref], split: bool = True) -> Product:
         if relabel is None:
             return None, leaves
-        found = self._match_digits(leaves, relabel)
-        if found is None and split and not self.strict and self._would_match(leaves, relabel):
-            self._split_at(leaves, strides(relabel))
+        found = match(self, leaves, relabel)
+        if found is None and split and not self.strict and would_match(self, leaves, relabel):
+            split_at(self, leaves, strides(relabel))
             inner, leaves = self._join([self.describe(ref) for ref in leaves], [self.size[leaf] for leaf, _ in leaves])
-            relabel = compose(inner, relabel)
-            found = self._match_digits(leaves, relabel)  # type: ignore[arg-type]
-            self.lossy = self.lossy or found is not None
+            relabel, self.lossy = compose(inner, relabel), True
+            found = leaves if relabel is None else match(self, leaves, relabel)
         return (relabel, leaves) if found is None else (None, found)
 
     def pin(self, ref: Ref, reason: str, blur: bool = False) -> None:
@@ -208,7 +208,7 @@ class Classes:
         """Unify two products of one size factor by factor, splitting leaves where that is needed."""
         while left and right:
             a, b = self._pop(left), self._pop(right)
-            if not self._is_leaf(a[0]):  # looking at b has split it
+            if not self.is_leaf(a[0]):  # looking at b has split it
                 left.append(a)
                 right.append(b)
                 continue
@@ -222,15 +222,15 @@ class Classes:
                 self.stuck.add(b[0])
                 left.append(a)
             elif na % nb == 0:
-                outer, inner = self._split(a, nb)
+                outer, inner = self.split(a, nb)
                 left.append(outer)
                 self.unify(inner, b)
             elif nb % na == 0:
-                outer, inner = self._split(b, na)
+                outer, inner = self.split(b, na)
                 right.append(outer)
                 self.unify(a, inner)
             elif (common := math.gcd(na, nb)) > 1:
-                (a, low_a), (b, low_b) = self._split(a, common), self._split(b, common)
+                (a, low_a), (b, low_b) = self.split(a, common), self.split(b, common)
                 self.unify(low_a, low_b)
                 left.append(a)
                 right.append(b)
@@ -259,7 +259,7 @@ class Classes:
                 nb *= self.size[found[-1][0]]
         return found
 
-    def _split(self, ref: Ref, inner: int) -> tuple[Ref, Ref]:
+    def split(self, ref: Ref, inner: int) -> tuple[Ref, Ref]:
         """Write a leaf, in the order in which ``ref`` lists it, as a product with the given inner size."""
         leaf, relabel = ref
         high, low = self.leaf(self.size[leaf] // inner), self.leaf(inner)
@@ -272,56 +272,6 @@ class Classes:
             raise Conflict(inside)
         for ref in refs:
             self.pin(ref, reason, blur=True)
-
-    def _would_match(self, leaves: list[Ref], relabel: np.ndarray) -> bool:
-        """Whether leaves, split at the strides of a relabelling, are digits that it reorders."""
-        if not all(self._is_leaf(leaf) for leaf, _ in leaves):
-            return False
-        cuts: dict[int, set[int]] = {leaf: set() for leaf, _ in leaves}
-        inner = 1
-        for leaf, _ in reversed(leaves):
-            size = self.size[leaf]
-            cuts[leaf] |= {b // inner for b in strides(relabel) if inner < b < inner * size and b % inner == 0}
-            inner *= size
-        sizes: list[int] = []
-        for leaf, _ in leaves:
-            rest, parts = self.size[leaf], []
-            for cut in sorted(cuts[leaf], reverse=True):
-                if rest % cut == 0:
-                    parts.append(rest // cut)
-                    rest = cut
-            sizes += [*parts, rest]
-        return digits(relabel, sizes) is not None
-
-    def _split_at(self, leaves: list[Ref], boundaries: Sequence[int]) -> None:
-        """Split leaves so that boundaries (products of innermost sizes) fall between two of them, where they can."""
-        outer, waiting = 1, list(leaves)
-        while waiting:
-            ref = waiting.pop()
-            size, inner = self.size[ref[0]], outer
-            if not self._is_leaf(ref[0]):  # it is there twice, and was split at its other place
-                relabel, parts = self.describe(ref)
-                if relabel is None:
-                    waiting += parts
-                else:
-                    outer *= size
-                continue
-            outer *= size
-            for boundary in sorted({b for b in boundaries if inner < b < outer}):
-                if boundary % inner == 0 and size % (boundary // inner) == 0:
-                    ref, _ = self._split(ref, boundary // inner)
-                    size, inner = self.size[ref[0]], boundary
-
-    def _match_digits(self, leaves: list[Ref], relabel: np.ndarray) -> list[Ref] | None:
-        """A product read through a relabelling as a product of the same leaves, if it is one."""
-        points = [ref for ref in leaves if self.size[ref[0]] == 1]
-        self.stuck.update(leaf for leaf, _ in points)
-        wide = [ref for ref in leaves if self.size[ref[0]] > 1]
-        found = digits(relabel, [self.size[leaf] for leaf, _ in wide])
-        if found is None:
-            return None
-        placed = [(stride, (leaf, compose(own, turn))) for (stride, turn), (leaf, own) in zip(found, wide, strict=True)]
-        return points + [ref for _, ref in sorted(placed, key=lambda p: -p[0])]
 
     def _tie_to_itself(self, root: int, turn: np.ndarray) -> None:
         """Position j and position ``turn[j]`` move together: what is left is the centraliser of ``turn``.
