@@ -43,17 +43,19 @@ def _shared(rows: Sequence[Sequence[str]]) -> int:
 def stacked(stacks: Stacks, state: Mapping[str, Any], what: str = "the state dict", dim: int = 0) -> Mapping[str, Any]:
     """A state dict with one tensor in the place of those that it is made of; itself where there are none.
 
+    It is on the device of the first of them: experts may be spread over several.
+
     Arguments:
         state: one that fits, see :func:`autoperm.state.check_state`.
         dim: where the new dimension goes: behind that of a batch, say.
 
     Raises:
-        StateError: tensors that are one in the spec differ in dtype or device.
+        StateError: tensors that are one in the spec differ in dtype, or some of them are on the meta device.
     """
     for name, parts in stacks.items():
         present = [next(n for n in names if n in state) for names in parts]
         _check_alike(state, present, what)
-        whole = torch.stack([state[n].detach() for n in present], dim)
+        whole = torch.stack([state[n].detach().to(state[present[0]].device) for n in present], dim)
         gone = {n for names in parts for n in names}
         place = next(n for n in state if n in gone)
         state = {name if n == place else n: whole if n == place else t for n, t in state.items() if n == place or n not in gone}
@@ -64,10 +66,10 @@ def _check_alike(state: Mapping[str, torch.Tensor], names: Sequence[str], what: 
     first = state[names[0]]
     for name in names[1:]:
         other = state[name]
-        if (first.dtype, first.device) != (other.dtype, other.device):
+        if (first.dtype, first.is_meta) != (other.dtype, other.is_meta):
             raise StateError(
                 f"{what}: {names[0]} is {first.dtype} on {first.device}, {name} {other.dtype} on {other.device}, but they may "
-                "trade places: bring them to one dtype and device first, with .to(...)"
+                "trade places: bring them to one dtype first, with .to(...)"
             )
 
 
@@ -78,9 +80,18 @@ def by_name(spec: PermutationSpec, tensors: Mapping[str, torch.Tensor], names: C
 
 
 def unstacked(stacks: Stacks, state: Mapping[str, Any], names: Iterable[str], dim: int = 0) -> dict[str, Any]:
-    """The tensors by the names of a model's own state dict, in the order of these; what is not among them is left out."""
+    """The tensors by the names of a model's own state dict, in the order of these; what is not among them is left out.
+
+    Where ``names`` is that state dict itself, parts go to the devices that they have there.
+    """
     found = dict(state)
     for name, parts in reversed(list(stacks.items())):
         for tensor, own in zip(found.pop(name).unbind(dim) if name in found else (), parts, strict=False):
-            found.update(dict.fromkeys(own, tensor.clone()))
+            found.update(dict.fromkeys(own, tensor.clone().to(_device_of(own, names))))
     return {name: found[name] for name in names if name in found}
+
+
+def _device_of(own: Sequence[str], names: Iterable[str]) -> torch.device | None:
+    """The device of a tensor in a state dict; None where it is not there, or there are only names."""
+    held = [names[n] for n in own if n in names] if isinstance(names, Mapping) else []
+    return held[0].device if held and isinstance(held[0], torch.Tensor) else None
