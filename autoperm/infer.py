@@ -84,7 +84,7 @@ def solved(captured: Capture) -> tuple[Engine, Dependence]:
     engine = Engine(captured).run()
     solution = solve(engine.system)
     again, found = _larger(captured, engine, solution)
-    if still := [name for name in again.capture.stacks if not _trades(again, found, name)]:
+    if still := _still(again, found):
         return _larger(captured, again, found, apart=still)
     return again, found
 
@@ -105,13 +105,11 @@ def _larger(
     return (engine, solution) if best is solution else (again, found)
 
 
-def _trades(engine: Engine, solution: Dependence, name: str) -> bool:
-    """Whether something moves along the dimension for the parts of a stack."""
-    states = engine.capture.states
-    tensor = next((t for placeholder, t in engine.states.items() if states[placeholder][0] == name), None)
-    if tensor is None:
-        return True  # a part of another stack
-    return SpecBuilder(engine, solution).moves_along(tensor, 0)
+def _still(engine: Engine, solution: Dependence) -> list[str]:
+    """The stacks of which no part moves, those apart that are parts of another stack."""
+    builder, captured = SpecBuilder(engine, solution), engine.capture
+    names = ((captured.states[placeholder][0], tensor) for placeholder, tensor in engine.states.items())
+    return [name for name, tensor in names if name in captured.stacks and not builder.moves_along(tensor, 0)]
 
 
 @contextlib.contextmanager

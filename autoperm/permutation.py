@@ -73,8 +73,6 @@ class Permutation:
 
     def _apply_state(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         stacks = self.spec.stacks
-        if not stacks:
-            return self.reordered(state)
         return like(state, unstacked(stacks, self.reordered(stacked(stacks, state)), state))
 
     def reordered(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -100,6 +100,15 @@ class PermutationSpec:
             found.update({name: Entry(names[0], entry.shape[1:], entry.home) for names in parts for name in names})
         return found
 
+    def is_parameter(self, name: str) -> bool:
+        """Whether a name of the model's own state dict is that of a parameter which the forward reads."""
+        return name in self.tensors and self.tensors[name].home in self.parameters
+
+    def place(self, name: str, dim: int) -> tuple[str, int]:
+        """Where a dimension of a tensor of the model's own state dict is in ``layouts``: behind those that a stack has more."""
+        entry = self.tensors[name]
+        return entry.home, dim + len(self.layouts[entry.home].shape) - len(entry.shape)
+
     @cached_property
     def coverage(self) -> float:
         """The share of parameter entries that some element moves."""

@@ -166,7 +166,7 @@ def distance(spec: PermutationSpec, a: Mapping[str, torch.Tensor], b: Mapping[st
     """The L2 distance between the parameters of two models, tied ones counted once."""
     total = 0.0
     named = reversed(list(spec.tensors.items()))
-    names = {entry.first: name for name, entry in named if name in a and entry.home in spec.parameters}
+    names = {entry.first: name for name, entry in named if name in a and spec.is_parameter(name)}
     for name in names.values():
         total += float((_wide(a[name]) - _wide(b[name])).abs().square().sum())
     return total**0.5

@@ -31,8 +31,8 @@ class Capture:
         caches: where the forward keeps tensors on its modules that it computes.
         changing: nodes of buffers and attributes that the forward reads and changes; their new values are the last ``outputs``.
         fixed: state-dict names of weights that have to stay, whatever the graph says -> why.
-        stacks: state-dict names of tensors that the graph has as one -> the name of that one in ``states``, see
-            ``autoperm.stacks``. A capture as it was traced has none.
+        stacks: name in ``states`` of a tensor that the state dict has in parts -> the names of each, see ``autoperm.stacks``. A
+            capture as it was traced has none.
     """
 
     graph_module: fx.GraphModule

@@ -28,7 +28,8 @@ _PARTS = {Tensor.__iter__: 1, Tensor.unbind: 1, torch.unbind: 1, Tensor.split: 2
 _DIMS = frozenset([Tensor.dim, Tensor.ndimension, Tensor.ndim.__get__])  # type: ignore[attr-defined]
 
 
-_RESHAPES = (_aten.view.default, _aten._unsafe_view.default, _aten.reshape.default)
+#: Ops that give a tensor another shape.
+RESHAPES = (_aten.view.default, _aten._unsafe_view.default, _aten.reshape.default)
 
 
 class Sizes:
@@ -101,7 +102,7 @@ def _as_long_as(node: fx.Node) -> Sequence[Any]:
 
 def plain_lookup(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     """The table and the rows of ``table[None, rows].reshape(-1, n)``, which is ``table[rows]``; None for anything else."""
-    read = node.args[0] if node.target in _RESHAPES else None
+    read = node.args[0] if node.target in RESHAPES else None
     if not isinstance(read, fx.Node) or read.target is not _aten.index.Tensor:
         return None
     if node.meta["val"].shape != read.meta["val"].shape[1:]:

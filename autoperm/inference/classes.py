@@ -132,8 +132,8 @@ class Classes:
         if relabel is None:
             return None, leaves
         found = match(self, leaves, relabel)
-        if found is None and split and not self.strict and would_match(self, leaves, relabel):
-            split_at(self, leaves, strides(relabel))
+        if found is None and split and not self.strict and would_match(self, leaves, relabel, boundaries := strides(relabel)):
+            split_at(self, leaves, boundaries)
             inner, leaves = self._join([self.describe(ref) for ref in leaves], [self.size[leaf] for leaf, _ in leaves])
             relabel, self.lossy = compose(inner, relabel), True
             found = leaves if relabel is None else match(self, leaves, relabel)

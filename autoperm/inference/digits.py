@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autoperm.inference.relabel import compose, digits, strides
+from autoperm.inference.relabel import compose, digits
 
 if TYPE_CHECKING:
     from autoperm.inference.classes import Classes, Ref
@@ -25,15 +25,15 @@ def match(classes: Classes, leaves: list[Ref], relabel: np.ndarray) -> list[Ref]
     return points + [ref for _, ref in sorted(placed, key=lambda p: -p[0])]
 
 
-def would_match(classes: Classes, leaves: list[Ref], relabel: np.ndarray) -> bool:
-    """Whether leaves, split at the strides of a relabelling, are digits that it reorders."""
+def would_match(classes: Classes, leaves: list[Ref], relabel: np.ndarray, boundaries: Sequence[int]) -> bool:
+    """Whether leaves, split at boundaries, are digits that a relabelling reorders."""
     if not all(classes.is_leaf(leaf) for leaf, _ in leaves):
         return False
     cuts: dict[int, set[int]] = {leaf: set() for leaf, _ in leaves}
     inner = 1
     for leaf, _ in reversed(leaves):
         size = classes.size[leaf]
-        cuts[leaf] |= {b // inner for b in strides(relabel) if inner < b < inner * size and b % inner == 0}
+        cuts[leaf] |= {b // inner for b in boundaries if inner < b < inner * size and b % inner == 0}
         inner *= size
     sizes: list[int] = []
     for leaf, _ in leaves:

@@ -19,6 +19,7 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from autoperm.capture.sizes import RESHAPES
 from autoperm.inference.compared import as_comparison, read_as_a_set
 from autoperm.inference.rolling import fake
 from autoperm.rules.op import Op
@@ -40,7 +41,6 @@ _ALONG = {
     _aten.mean.dim: "dim",
 }
 _COPIES = (_aten._to_copy.default, _aten.clone.default, _aten.alias.default, _aten.detach.default)
-_VIEWS = (_aten.view.default, _aten._unsafe_view.default, _aten.reshape.default)
 
 
 def unlist(graph: fx.Graph, found: fx.Node) -> None:
@@ -98,7 +98,7 @@ class Rows:
             return self._looked_up(*node.args)  # type: ignore[arg-type]
         if any(i in self._places for i in node.all_input_nodes) or not self._is_by_row(node):
             return None
-        if node.target in _VIEWS:
+        if node.target in RESHAPES:
             return self._call(_aten.view.default, self._all[node.args[0]], [-1, *node.meta["val"].shape[1:]])  # type: ignore[index]
         args, kwargs = pytree.tree_map(lambda x: self._all.get(x, x) if isinstance(x, fx.Node) else x, (node.args, node.kwargs))
         return self._call(node.target, *args, **kwargs)
@@ -120,7 +120,7 @@ class Rows:
             return with_rows == ["input"] and len(args["normalized_shape"]) < first.meta["val"].ndim  # type: ignore[union-attr]
         if node.target is _aten.unsqueeze.default:
             return args["dim"] % value.ndim != 0
-        if node.target in _VIEWS:
+        if node.target in RESHAPES:
             return value.shape[0] == first.meta["val"].shape[0]  # type: ignore[union-attr]
         return (node.target in _COPIES or torch.Tag.pointwise in node.target.tags) and all(
             n.meta["val"].ndim == value.ndim if n in self._all else n.meta["val"].ndim < value.ndim for n in node.all_input_nodes

@@ -185,7 +185,7 @@ def check_values(spec: PermutationSpec, state: Mapping[str, torch.Tensor], what:
     Raises:
         StateError: one has not; it is named.
     """
-    parameters = {n: t for n, t in state.items() if n in spec.tensors and spec.tensors[n].home in spec.parameters}
+    parameters = {n: t for n, t in state.items() if spec.is_parameter(n)}
     for name, tensor in parameters.items():
         if tensor.is_meta:
             raise StateError(f"{what}: {name} is on the meta device and has no values to match; load its weights first")

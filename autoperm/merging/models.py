@@ -149,14 +149,10 @@ def _chunks(tensor: Tensor) -> Iterator[Tensor]:
         yield part.to(wide)
 
 
-def _is_parameter(spec: PermutationSpec, name: str) -> bool:
-    return name in spec.tensors and spec.tensors[name].home in spec.parameters
-
-
 def _check_buffers(spec: PermutationSpec, state: Mapping[str, Tensor], what: str) -> None:
     """Buffers are averaged too; masks may hold infinities."""
     for name, tensor in state.items():
-        if _is_parameter(spec, name) or not isinstance(tensor, Tensor) or tensor.is_meta:
+        if spec.is_parameter(name) or not isinstance(tensor, Tensor) or tensor.is_meta:
             continue
         if (tensor.is_floating_point() or tensor.is_complex()) and bool(tensor.isnan().any()):
             raise StateError(f"{what}: {name} holds NaN ({int(tensor.isnan().sum())} of {tensor.numel()} entries)")
@@ -165,7 +161,7 @@ def _check_buffers(spec: PermutationSpec, state: Mapping[str, Tensor], what: str
 def _check_infinities(spec: PermutationSpec, states: Sequence[Mapping[str, Tensor]]) -> None:
     """Of infinities of both signs there is no mean."""
     for name, first in states[0].items():
-        if _is_parameter(spec, name) or not isinstance(first, Tensor) or first.is_meta:
+        if spec.is_parameter(name) or not isinstance(first, Tensor) or first.is_meta:
             continue
         if not first.is_floating_point() or all(bool(s[name].isfinite().all()) for s in states):
             continue

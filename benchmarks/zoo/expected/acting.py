@@ -58,7 +58,7 @@ class Acting:
         return self._parts[axis]
 
     def _find(self, axis: Axis) -> list[Part]:
-        home, dim = self._place(axis)
+        home, dim = self.spec.place(axis.name, axis.dim)
         layout = self.spec.layouts[home]
         stop = layout.shape[dim] if axis.stop is None else axis.stop
         found: dict[Part, None] = {}
@@ -68,11 +68,6 @@ class Acting:
             if len(inside):
                 found[Part(tuple(np.asarray(inside).tolist()), tuple(layout.leaves_at(cell, dim)))] = None
         return list(found)
-
-    def _place(self, axis: Axis) -> tuple[str, int]:
-        """Where a dimension is in the layouts: behind those for modules that trade places."""
-        entry = self.spec.tensors[axis.name]
-        return entry.home, axis.dim + len(self.spec.layouts[entry.home].shape) - len(entry.shape)
 
     def used(self, name: str) -> bool:
         """Whether an output depends on a tensor."""
@@ -104,7 +99,7 @@ class Acting:
     def why(self, axis: Axis, leaves: Sequence[int] = ()) -> str:
         """The reason why a dimension, or some leaf of it, is pinned."""
         reasons = [self.spec.leaves[leaf].pinned for leaf in leaves if self.group(leaf) is None]
-        home, dim = self._place(axis)
+        home, dim = self.spec.place(axis.name, axis.dim)
         told = self.spec.pinned.get((home, dim)) if home in self.spec.parameters else None
         return next((r for r in (*reasons, told) if r), "no reason is given")
 
