@@ -42,17 +42,17 @@ class Explanation:
 
 def explain(spec: PermutationSpec, name: str, dim: int) -> Explanation:
     """See :meth:`autoperm.PermutationSpec.explain`."""
-    if name in spec.stacks:
+    if name in spec.layouts:
         home, shape = name, spec.layouts[name].shape
     elif name in spec.tensors:
         home, shape = spec.tensors[name].home, spec.tensors[name].shape
-        name = name if name in spec.aliases else home  # a part of that one
     else:
         close = [n for n in spec.tensors if name in n or n in name][:5] or list(spec.tensors)[:5]
         raise SpecError(f"the spec has no parameter {name!r}; it has, for example, {', '.join(close)}")
     if not 0 <= dim < len(shape):
         raise SpecError(f"{name} has shape {shape}: there is no dimension {dim}, use 0 to {len(shape) - 1}")
-    dim += len(spec.layouts[home].shape) - len(shape)  # behind the dimensions for modules that trade places
+    if name not in spec.aliases:  # a part of a stack
+        name, dim = spec.place(name, dim)
     groups = tuple(g.name for g in spec.groups if (home, dim) in g.moves)
     reason = None if groups else _reason(spec, home, dim)
     start = spec.provenance.axes.get((home, dim))

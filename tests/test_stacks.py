@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,8 @@ def test_heads_of_a_list_move_and_lists_of_lists(towers: int, heads: int, order:
     if towers > 1:
         assert spec.layouts["towers.{0,1}.{0,1}.q.weight"].shape == (2, 2, 2, 4)
         assert spec.tensors["towers.1.0.q.weight"].home == "towers.{0,1}.{0,1}.q.weight"
+        with pytest.raises(SpecError, match=re.escape("the spec has no parameter 'towers.0.{0,1}.q.weight'")):
+            spec.explain("towers.0.{0,1}.q.weight", 0)  # a part of the stack, and a stack itself: no name of either
         planted = spec.random(2)
         assert autoperm.is_permutation_of(planted.apply(model), model, spec) == planted
 
