@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from autoperm.inference.constants import Constants
 from autoperm.inference.operands import operand, pin_view, pinned
 from autoperm.inference.system import System, Tensor
 from autoperm.inference.views import View
-from autoperm.rules import NoRule, Op, choices, find_rule, listing, picking
+from autoperm.rules import NoRule, Op, choices, find_rule, idle, listing, picking
 from autoperm.rules.deferred import Deferred
 
 #: Results that are more than a label, and what ops make of them: first those that say most.
@@ -60,12 +60,20 @@ class Engine:
         self.states: dict[str, Tensor] = {}  # placeholder name -> tensor
         self.unsupported: list[Unsupported] = []
         self._env: dict[fx.Node, Any] = {}
+        self._suppositions: list[tuple[fx.Node, list[fx.Node], Callable[[], None]]] = []
 
     def run(self) -> Engine:
         with torch.no_grad():
             for node in self.capture.graph.nodes:
                 self._visit(node)
+            for node, rows, otherwise in self._suppositions:
+                if not all(idle.is_idle(self, node, which) for which in rows):
+                    otherwise()
         return self
+
+    def suppose(self, node: fx.Node, rows: list[fx.Node], otherwise: Callable[[], None]) -> None:
+        """Take it that what an op chooses for rows of zeros is no matter; in the end, where it is, something else is done."""
+        self._suppositions.append((node, rows, otherwise))
 
     def view(self, node: fx.Node) -> View:
         """The label of a tensor-valued node."""

@@ -11,6 +11,7 @@ back is in :mod:`autoperm.rules.routing`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,6 +166,9 @@ class Before:
 
     def is_weight(self, node: fx.Node) -> bool:
         return self._labels.is_weight(node)  # type: ignore[no-any-return]
+
+    def suppose(self, node: fx.Node, rows: list[fx.Node], otherwise: Callable[[], None]) -> None:
+        self._labels.suppose(node, rows, otherwise)
 
 
 class Earlier(Op):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ class Labels(Protocol):
     def raw(self, node: fx.Node) -> Any: ...
     def value(self, node: fx.Node) -> torch.Tensor | None: ...
     def is_weight(self, node: fx.Node) -> bool: ...
+    def suppose(self, node: fx.Node, rows: list[fx.Node], otherwise: Callable[[], None]) -> None: ...
 
 
 def op_name(node: fx.Node) -> str:

@@ -44,8 +44,11 @@ def _chosen(op: Op, view: View, dims: list[int]) -> tuple[View, View]:
     """The values in their order, and which they are: a choice, from what stays in order where scores may be equal."""
     (dim,) = dims
     names = letters(view.ndim)
-    sure = ties.distinct(op, op["self"], dim, op.get("k", view.shape[dim])) or only_written_back(op, dim)
-    reason = "values in sorted order" if sure else f"{op.name} tells where the values came from, and some may be equal"
+    unsure = f"{op.name} tells where the values came from, and some may be equal"
+    sure = only_written_back(op, dim) or ties.distinct(
+        op, op["self"], dim, op.get("k", view.shape[dim]), lambda: op.pin(view, unsure, [dim])
+    )
+    reason = "values in sorted order" if sure else unsure
     chosen = names[dim] if sure else PIN
     spec, out = ((*names[:dim], name, *names[dim + 1 :]) for name in (chosen, PIN))
     shapes = [op.shape(), (*op.shape(), view.shape[dim])]

@@ -13,22 +13,32 @@ from autoperm.rules.ties import Origins, Values, keeping
 from autoperm.rules.vanishing import made_of, sources, weights_of
 
 
-def _product(values: Values, op: Op, dims: Collection[int], factors: Sequence[tuple[Any, dict[int, int]]]) -> Origins:
-    """Arguments: factors: tensors, each with the dimensions of the result that it has, and which of its own they are."""
+def _product(
+    values: Values, op: Op, dims: Collection[int], factors: Sequence[tuple[Any, dict[int, int]]], *, of_rows: bool = False
+) -> Origins:
+    """Arguments:
+    factors: tensors, each with the dimensions of the result that it has, and which of its own they are.
+    of_rows: whether it is the last dimension of the first factor that is summed over.
+    """
     rows = values.of_rows()
     for d in dims:
         if not any(
-            d in own and rows.origins(x, {own[d]}) is not None and _is_free(rows, factors[1 - k][0], x)
+            d in own and rows.origins(x, {own[d]}) is not None and _is_free(rows, factors[1 - k][0], x, of_rows and k == 1)
             for k, (x, own) in enumerate(factors)
         ):
             return None
     return weights_of(values.labels, op.node)
 
 
-def _is_free(values: Values, other: fx.Node, rows: fx.Node) -> bool:
+def _is_free(values: Values, other: fx.Node, rows: fx.Node, may_suppose: bool) -> bool:
     """Whether what different rows are multiplied with keeps them different: it is neither known nor made of the same values."""
-    others = sources(values.labels, other)
-    return values.labels.value(other) is None and others is not None and bool(others - made_of(values.labels, rows))
+    if values.labels.value(other) is not None:
+        return False
+    others, mine = sources(values.labels, other), made_of(values.labels, rows)
+    if others is None and may_suppose and values.supposed is not None and not made_of(values.labels, other) & mine:
+        values.supposed.append(other)
+        return True
+    return others is not None and bool(others - mine)
 
 
 @keeping("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm")
@@ -39,14 +49,14 @@ def matrix_product(values: Values, op: Op, dims: Collection[int]) -> Origins:
     ndim = len(op.shape())
     batch = {0: 0} if ndim == 3 else {}
     factors = [(op[first], {**batch, ndim - 2: ndim - 2}), (op[second], {**batch, ndim - 1: ndim - 1})]
-    return _product(values, op, dims, factors) or _with_bias(values, op, dims, op[first], op["self"])
+    return _product(values, op, dims, factors, of_rows=True) or _with_bias(values, op, dims, op[first], op["self"])
 
 
 @keeping("aten.linear")
 def linear(values: Values, op: Op, dims: Collection[int]) -> Origins:
     last = len(op.shape()) - 1
     factors = [(op["input"], {d: d for d in range(last)}), (op["weight"], {last: 0})]
-    return _product(values, op, dims, factors) or _with_bias(values, op, dims, op["input"], op.get("bias"))
+    return _product(values, op, dims, factors, of_rows=True) or _with_bias(values, op, dims, op["input"], op.get("bias"))
 
 
 def _with_bias(values: Values, op: Op, dims: Collection[int], x: fx.Node, bias: object) -> Origins:

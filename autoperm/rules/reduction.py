@@ -58,7 +58,8 @@ def _where(op: Op, view: View, dims: list[int], result: int = 0) -> View:
         op.pin(view, reason, dims)
         return reduce_over(op, view, dims, result)
     names, (dim,) = letters(view.ndim), dims
-    chosen = names[dim] if ties.distinct(op, op["self"], dim, _ranks(op, view.shape[dim])) else PIN
+    sure = ties.distinct(op, op["self"], dim, _ranks(op, view.shape[dim]), lambda: op.pin(view, reason, [dim]))
+    chosen = names[dim] if sure else PIN
     spec = (*names[:dim], chosen, *names[dim + 1 :])
     out = tuple(PIN if k == dim else name for k, name in enumerate(spec) if op["keepdim"] or k != dim)
     shapes = [op.shape(result), (*op.shape(result), view.shape[dim])]

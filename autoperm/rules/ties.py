@@ -40,12 +40,22 @@ def keeping(*names: str) -> Callable[[Keeping], Keeping]:
     return register
 
 
-def distinct(op: Op, scores: fx.Node, dim: int, chosen: int) -> bool:
-    """Whether the largest ``chosen`` of the scores along a dimension can be taken to be different from all others."""
-    seen = Values(op.labels)
-    if seen.origins(scores, {dim}) is not None:
+def distinct(op: Op, scores: fx.Node, dim: int, chosen: int, otherwise: Callable[[], None] | None = None) -> bool:
+    """Whether the largest ``chosen`` of the scores along a dimension can be taken to be different from all others.
+
+    Arguments:
+        otherwise: what to do if that is found in the end to be so only where rows are not zero; None counts that as a no.
+    """
+    supposed: list[fx.Node] | None = None if otherwise is None else []
+    sure = _are_distinct(Values(op.labels), scores, dim, chosen)
+    if not sure and otherwise is not None and _are_distinct(Values(op.labels, supposed=supposed), scores, dim, chosen):
+        op.labels.suppose(op.node, list(dict.fromkeys(supposed or [])), otherwise)
         return True
-    return chosen <= seen.left(scores, dim)
+    return sure
+
+
+def _are_distinct(seen: Values, scores: fx.Node, dim: int, chosen: int) -> bool:
+    return seen.origins(scores, {dim}) is not None or chosen <= seen.left(scores, dim)
 
 
 #: Of as many entries, what a layer norm gives are known numbers: of one 0, of two 1 and -1.
@@ -59,13 +69,15 @@ class Values:
         labels: where the labels and constant values of its nodes are.
         rows: whether it is rows of several entries that are to be different, as what a product reads: functions that are
             nearly flat at places, GELU for one, do not make whole rows equal.
+        supposed: where to note factors of products whose rows are taken not to be zero though they may be; if it is None,
+            none are.
     """
 
-    def __init__(self, labels: Labels, *, rows: bool = False):
-        self.labels, self.rows = labels, rows
+    def __init__(self, labels: Labels, *, rows: bool = False, supposed: list[fx.Node] | None = None):
+        self.labels, self.rows, self.supposed = labels, rows, supposed
 
     def of_rows(self) -> Values:
-        return Values(self.labels, rows=True)
+        return Values(self.labels, rows=True, supposed=self.supposed)
 
     def origins(self, node: Any, dims: Collection[int]) -> Origins:
         """What makes entries at different positions along some dimensions different; with no dimension, from zero."""
