@@ -118,18 +118,20 @@ def gather(ctx: Context, a: SimpleNamespace) -> Any:
     ids, index = ctx.ids(a.self), a.index
     if not isinstance(index, Choice) or index.onehot.shape[-1] != ids.shape[a.dim]:
         return None
-    source, target = ids.movedim(a.dim, -1), index.onehot.movedim(a.dim, -2)
+    dim = a.dim % ids.dim()
+    source, target = ids.movedim(dim, -1), index.onehot.movedim(dim, -2)
     if source.shape[:-1] != target.shape[:-2]:
         return None
     rows = zip(source.reshape(-1, source.shape[-1]), target.reshape(-1, *target.shape[-2:]))
     flat = [read(ctx, row, onehots).ids for row, onehots in rows]
-    return Ids(torch.stack(flat).reshape(target.shape[:-1]).movedim(-1, a.dim))
+    return Ids(torch.stack(flat).reshape(target.shape[:-1]).movedim(-1, dim))
 
 
 @choosing("scatter", "scatter_add", "index_add")
 def scatter(ctx: Context, a: SimpleNamespace) -> Any:
     """Each position with what was there and the multiset of (whether it is meant, what is written)."""
-    base, dim = ctx.ids(a.self), a.dim
+    base = ctx.ids(a.self)
+    dim = a.dim % base.dim()
     index, source = a.index, ctx.ids(getattr(a, "source", getattr(a, "src", getattr(a, "value", None))))
     if not isinstance(index, Choice) or index.onehot.shape[-1] != base.shape[dim] or getattr(a, "reduce", None):
         return None
