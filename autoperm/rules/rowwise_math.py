@@ -158,6 +158,10 @@ def _stays_zero(known: Known, op: Op, name: str, parts: Sequence[Followed]) -> b
         return all(isinstance(v, fx.Node) and (known.of(v) or _NOTHING).kind == Kind.ZERO for v in of)
     if name == "div":
         return zeros[0] and isinstance(op["self"], fx.Node) and op.get("rounding_mode") is None
+    if name in ("clamp", "clamp_min", "clamp_max"):
+        low, high = op.get("min"), op.get("max")
+        numbers = all(bound is None or isinstance(bound, (int, float)) for bound in (low, high))
+        return zeros[0] and numbers and (low is None or low <= 0) and (high is None or high >= 0)
     return name == "pow" and zeros[0] and isinstance(op["exponent"], (int, float)) and op["exponent"] > 0
 
 
@@ -172,7 +176,13 @@ def _stays_finite(known: Known, op: Op, name: str) -> bool:
         return True
     if name == "div":
         return not isinstance(op["other"], fx.Node) or known.of(op["other"]) is None or _is_sum(op["other"])
-    return name in _BOUNDED
+    return name in _BOUNDED or (name == "rsqrt" and _is_raised(op["self"]))
+
+
+def _is_raised(node: fx.Node) -> bool:
+    """Whether a small number is added, as in a norm."""
+    added = node.args[1] if op_name(node) == "add" and len(node.args) > 1 else 0
+    return isinstance(added, (int, float)) and added > 0
 
 
 def _is_sum(node: fx.Node) -> bool:
