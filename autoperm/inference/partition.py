@@ -34,6 +34,7 @@ class Partition:
         self._queued: set[int] = set()
         self._pieces: dict[int, list[np.ndarray]] = {}
         self._sizes: dict[int, list[int]] = {}
+        self._opaque = len(system.opaque)
         for relation in self._relations():
             for axis in {a for a in self._axes(relation) if a is not None}:
                 self._touching[axis].append(relation)
@@ -65,20 +66,31 @@ class Partition:
                 relation = self._queue.popleft()
                 self._queued.discard(id(relation[1]))
                 self._apply(relation)
-            self._give_up_what_is_finer()
+            if len(self.system.opaque) == self._opaque:  # otherwise what was cut along an axis that is given up now starts anew
+                self._give_up_what_is_finer()
         return self
 
     def _give_up_what_is_finer(self) -> None:
-        """A product is cut no finer than its factors, unless one of these was given up: then it is too."""
+        """A product is cut no finer than its factors; where one of these was given up, what cuts it finer is given up too."""
         if not self.system.opaque:
             return
+        views = defaultdict(list)
         for kind, content in {id(r[1]): r for rs in self._touching.values() for r in rs}.values():
-            if kind == "product" and content[0] in self.colors and any(a in self.system.opaque for a in content[1:]):
-                root, grid = content[0], self._grid(content[1:])
-                if len(np.unique(grid * self.count[root] + self.colors[root])) > len(np.unique(grid)):
-                    self._give_up(root, f"an axis of size {self.system.size[root]} is cut finer than can be followed")
-                    for relation in self._touching[root]:
-                        self._queue_one(relation)
+            if kind == "product" and content[0] in self.colors:
+                views[content[0]].append(content[1:])
+        for root, products in views.items():
+            coarse = [p for p in products if not self.system.opaque.keys().isdisjoint(p) and self._is_finer(root, p)]
+            if not coarse:
+                continue
+            others = {a for letters in products if letters is not coarse[0] for a in letters if a in self.colors}
+            for axis in sorted(others) or [root]:  # what another view of it is cut along, or a part of it
+                self._give_up(axis, f"an axis of size {self.system.size[axis]} is cut finer than can be followed")
+                for relation in self._touching[axis]:
+                    self._queue_one(relation)
+
+    def _is_finer(self, root: int, letters: Sequence[int]) -> bool:
+        grid = self._grid(letters)
+        return len(np.unique(grid * self.count[root] + self.colors[root])) > len(np.unique(grid))
 
     # -- what the solved partition answers ---------------------------------------------------------------
 
