@@ -221,6 +221,10 @@ CASES = {
     "products_of_both": Case(halves(lambda a, b: (a * 2).sigmoid() * (b * 2).sigmoid()), gate, F6 * 2**WIDTH),
     "three_parts": Case(lambda m, x: m.out(math.prod(m.wide(x).chunk(3, -1))), lambda: {"wide": lin(3, 12), "out": lin(4, 2)},
                         math.factorial(4) * 6**4),
+    "the_outer_two_of_three": Case(lambda m, x: m.out((y := m.wide(x).chunk(3, -1))[0] * y[2] + y[1].tanh()),
+                                   lambda: {"wide": lin(3, 12), "out": lin(4, 2)}, math.factorial(4) * 2**4),
+    "two_of_five": Case(lambda m, x: m.out((y := m.wide(x).chunk(5, -1))[1] * y[4] * y[0].tanh() + y[2] + y[3].sin()),
+                        lambda: {"wide": lin(3, 10), "out": lin(2, 2)}, 2 * 2**2),
     "even_and_odd": Case(lambda m, x: m.out((y := m.wide(x))[..., ::2] * y[..., 1::2]), gate, F6 * 2**WIDTH),
     # What follows has turns that are not alike, or are told apart.
     "a_gate": Case(halves(lambda a, b: a * b.sigmoid()), gate, F6),

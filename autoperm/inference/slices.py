@@ -106,12 +106,14 @@ def distance(slices: Sequence[Slice | None]) -> int | None:
 
 
 def _form(first: Slice, step: int, count: int) -> str:
-    """How slices lie: single positions, one block after the other, or interleaved; empty where it is otherwise."""
+    """How slices lie: single positions, blocks at a distance, or such that one of so many is taken, or interleaved; else empty."""
     size = first.base.meta["val"].shape[first.dim]
     if first.length == 1:
         return "single"
-    if first.step == 1 and step >= first.length and step * count <= size:
-        return "blocks" if _before(first, step * count) + first.length <= step else ""
+    if first.step == 1 and step >= first.length and step * count <= size and _before(first, step * count) + first.length <= step:
+        return "blocks"
+    if first.step == 1 and step % first.length == 0:
+        return "some blocks"
     if first.step >= step * count and first.step * first.length <= size:
         return "interleaved" if _before(first, first.step * first.length) + step * (count - 1) < first.step else ""
     return ""
@@ -128,6 +130,10 @@ def stacked(base: Tensor, first: Slice, step: int, count: int) -> Tensor:
     if form == "single":
         found = base[(slice(None),) * dim + (slice(first.start, first.start + step * (count - 1) + 1, step),)].movedim(dim, 0)
         return found.unsqueeze(dim + 1) if first.keeps else found
+    if form == "some blocks":
+        every = step // first.length
+        region = base.narrow(dim, first.start, step * (count - 1) + first.length).unflatten(dim, (every * (count - 1) + 1, first.length))
+        return region[(slice(None),) * dim + (slice(None, None, every),)].movedim(dim, 0)
     extent = step * count if form == "blocks" else first.step * first.length
     before = _before(first, extent)
     region = base.narrow(dim, first.start - before, extent)

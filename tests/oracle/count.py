@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,6 +123,7 @@ def coloured_graph(graph: ScalarGraph, outputs: Sequence[int]) -> Coloured:
 
 def count_automorphisms(coloured: Coloured) -> int:
     """The exact number of automorphisms."""
+    sys.set_int_max_str_digits(0)  # igraph gives large ones as digits
     return int(coloured.graph.count_automorphisms(color=coloured.colour)) if coloured.colour else 1
 
 
