@@ -388,7 +388,8 @@ def test_large_models_are_left_to_smaller_ones() -> None:
 
 
 def test_tables_say_what_the_oracle_says(tmp_path: Path) -> None:
-    for name, verdict in (("a", {"status": "whole"}), ("b", {"status": "smaller", "missing": 2}), ("c", {"status": "timeout"})):
+    verdicts = {"a": {"status": "whole"}, "b": {"status": "smaller", "missing": 2}, "bit": {"status": "smaller"}, "c": {"status": "timeout"}}
+    for name, verdict in verdicts.items():
         record = {"model": name, "source": "classics", "family": name, "status": "sound", "log10_order": 3.0, "coverage": 0.5}
         results.append(results.path_of("classics", tmp_path), record)
         results.append(results.path_of("maximal-classics", tmp_path), {"model": name, **verdict})
@@ -397,5 +398,6 @@ def test_tables_say_what_the_oracle_says(tmp_path: Path) -> None:
     assert "| `a` | a |  | sound | yes |" in page
     assert "| `b` | b |  | sound | 2 times smaller |" in page
     assert "| `c` | c |  | sound |  |" in page
-    assert "counted the symmetries of 2 of these models" in page
+    assert "| `bit` | bit |  | sound | smaller (images of one pixel" in page
+    assert "counted the symmetries of 3 of these models" in page
     assert "1 orders are the true ones" in page

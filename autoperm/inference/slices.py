@@ -106,7 +106,7 @@ def distance(slices: Sequence[Slice | None]) -> int | None:
 
 
 def _form(first: Slice, step: int, count: int) -> str:
-    """How slices lie: single positions, blocks at a distance, or such that one of so many is taken, or interleaved; else empty."""
+    """How slices lie: single positions, one block after the other, some blocks of many, or interleaved; empty if otherwise."""
     size = first.base.meta["val"].shape[first.dim]
     if first.length == 1:
         return "single"
@@ -132,7 +132,8 @@ def stacked(base: Tensor, first: Slice, step: int, count: int) -> Tensor:
         return found.unsqueeze(dim + 1) if first.keeps else found
     if form == "some blocks":
         every = step // first.length
-        region = base.narrow(dim, first.start, step * (count - 1) + first.length).unflatten(dim, (every * (count - 1) + 1, first.length))
+        blocks = every * (count - 1) + 1
+        region = base.narrow(dim, first.start, blocks * first.length).unflatten(dim, (blocks, first.length))
         return region[(slice(None),) * dim + (slice(None, None, every),)].movedim(dim, 0)
     extent = step * count if form == "blocks" else first.step * first.length
     before = _before(first, extent)

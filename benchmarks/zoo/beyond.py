@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import torch
@@ -14,6 +15,21 @@ from tests.oracle import generators
 
 #: Generators to look at.
 MOST = 40
+#: Why there is more on what the oracle can count, where people have looked: models (a pattern), and the explanation.
+EXPLAINED: tuple[tuple[str, str], ...] = (
+    ("csatv2", "attention over one channel: queries and keys are multiples of the same numbers"),
+    ("swinv2_cr.*|SetTransformer.*", "one key for one query (windows of a token, one seed): `q k` is `k q`"),
+    ("bit", "images of one pixel at the end: the outer taps of a kernel enter a norm of the weights alone"),
+    ("siglip2.*|cosmos3_edge.*|internvl.*", "a table of positions is shrunk to a small image: entries count alike"),
+    ("conditional_detr|dab-detr", "images of one pixel: the sines of its row and of its column are the same numbers"),
+    ("gemma4_vit.*", "rows of the table of positions that the image has not: one-hot constants multiply them by zero"),
+    ("LocalResponseNorm_between", "neighbours on both sides count alike: all channels could be in reverse order"),
+)
+
+
+def explanation(model: str) -> str:
+    """What is known of it; empty if nothing."""
+    return next((text for models, text in EXPLAINED if re.fullmatch(models, model)), "")
 
 
 def beyond(model: nn.Module, captured: Capture, spec: PermutationSpec) -> dict[str, str]:

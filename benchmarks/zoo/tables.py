@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.zoo import pinned
+from benchmarks.zoo.beyond import explanation
 from benchmarks.zoo.expected import page as structure
 from benchmarks.zoo.peers import page as peers
 
@@ -110,7 +111,7 @@ def _whole(r: dict[str, Any]) -> str:
     found = r.get("whole", {})
     if found.get("status") == "smaller":
         much = f"{found['missing']} times smaller" if found.get("missing") else "smaller"
-        return much + _beyond(found.get("beyond", {}))
+        return much + _beyond(found.get("beyond", {})) + (f" ({told})" if (told := explanation(r["model"])) else "")
     return {"whole": "yes", "LARGER": "LARGER"}.get(found.get("status"), "")
 
 

@@ -20,7 +20,6 @@ EXPLAINED: tuple[tuple[str, str, str, str], ...] = (
     ("hidden", "mambaout.*", ".", "a part of the units is convolved, the rest passes"),
     ("groups", "resnest.*", ".", "the convolution's two halves are added: blocks move alike"),
     (_HEADS, "coat_.*", ".", "heads are told apart by the windows of their convolutions: 2, 3 and 3"),
-    ("norm", ".*rcnn.*", "indexed by position", "RoIAlign's stand-in reads channels by `arange`. Gap: that is no index"),
     # diffusers
     (_HEADS, "ltx-video", ".", "rotations differ from head to head"),
     ("norm", "unet-1d", "written to", "resampling writes its kernel along a dense weight's diagonal, a constant"),
@@ -54,7 +53,6 @@ EXPLAINED: tuple[tuple[str, str, str, str], ...] = (
     ("groups", "zaya.*", ".", "blocks are those of queries and of keys, of which each is normed by itself"),
     (_HEADS, "diffllama.*", ".", "heads are taken in two halves, one subtracted from the other: they trade places as pairs"),
     ("queries", "speecht5.*|bros.*", "one order", "positions have one entry per dim for all heads"),
-    (_HEADS, "vits.*", ".", "tables of distances for keys and for values, both read askew. Gap: with one alone heads move"),
     ("residual", "zamba.*", "otherwise", "the shared transformer adds to a stream of its own, which a linear layer takes"),
     (_HEADS, "canary.*|cohere_asr.*", ".", "the example's sounds and tokens are batches of different sizes: views cut heads"),
     (_HEADS, "informer.*", "constant", "keys are drawn at random when it is traced"),
