@@ -122,8 +122,12 @@ def in_groups(m: Text, x: Tensor, weight: Tensor, number: Tensor) -> Tensor:
     return (scores.gather(1, which)[..., None] * experts(m, x).gather(1, which[..., None].expand(-1, -1, SIZE))).sum(1)
 
 
+def clipped(m: Text, x: Tensor, weight: Tensor, number: Tensor) -> Tensor:
+    return (shares(weight, number)[..., None] * experts(m, F.hardtanh(x).clamp(-0.5, 0.5))).sum(1)
+
+
 #: Lists in groups that end at a running count are in the tests of Mixtral (test_routing.py).
-FORMS = [dense, masked, scattered, looped, looked_up, gathered, sorted_and_back, sorted_twice, sorted_and_added, in_groups]
+FORMS = [clipped, dense, masked, scattered, looped, looked_up, gathered, sorted_and_back, sorted_twice, sorted_and_added, in_groups]
 
 
 def worst(model: nn.Module, spec: autoperm.PermutationSpec, text: Tensor) -> float:
@@ -168,6 +172,12 @@ MATTERS: dict[str, Mix] = {
     "units that are not zero of zero": lambda m, x, weight, number: (
         shares(weight, number)[..., None] * torch.einsum("edh,teh->ted", m.down, torch.einsum("ehd,td->teh", m.up, x).cos()[..., :2])
     ).sum(1),
+    "units that are clipped elsewhere": lambda m, x, weight, number: (
+        shares(weight, number)[..., None] * (experts(m, F.hardtanh(x, 0.5, 1.0)) + experts(m, x.clamp(min=0.1)))
+    ).sum(1),
+    "the order of a list": lambda m, x, weight, number: (
+        dense(m, x, weight, number) + in_order(m, x, weight, number)[1][:TOKENS, None].double()
+    ),
     "a count of all choices": lambda m, x, weight, number: dense(m, x, weight, number) + kept(number).sum(0) @ m.bias,
     "a mean of all choices": lambda m, x, weight, number: dense(m, x, weight, number) * (kept(number).mean(0) * m.level).sum(),
     "no more than a few for an expert": lambda m, x, weight, number: (
@@ -204,13 +214,13 @@ def test_random_uses_of_choices_are_sound() -> None:
     """Sums of products of what was chosen, of rows and of experts' answers, in one of many ways."""
     draw = torch.Generator().manual_seed(0)
     moving = 0
-    for _ in range(60):
+    for _ in range(30):
         steps = torch.randint(0, 6, (3,), generator=draw).tolist()
         model = made(lambda m, x, weight, number, steps=steps: _random(m, x, weight, number, steps))
         spec = autoperm.infer(model, TEXT)
         assert worst(model, spec, TEXT) < 1e-10, steps
         moving += any(group.size == EXPERTS for group in spec.groups)
-    assert 5 < moving < 55
+    assert 3 < moving < 27
 
 
 def _random(m: Text, x: Tensor, weight: Tensor, number: Tensor, steps: list[int]) -> Tensor:

@@ -118,12 +118,20 @@ class _Walk:
             if self._is_list(node) or any(source in self._listed for source in node.all_input_nodes):
                 return self._of_lists(Op(self.labels, node))
             return self._by_rule(Op(self.labels, node))
-        if node.target is operator.getitem and isinstance(self.labels.raw(node), Tracked):
+        if node.target is operator.getitem:
+            return self._of_several(node)
+        if any(source in self._listed for source in node.all_input_nodes):  # the output, or a call of something unknown
+            raise _Matters
+        return self._checked(node, None)
+
+    def _of_several(self, node: fx.Node) -> Followed | None:
+        source, which = node.args
+        found = self._found.get(source)  # type: ignore[arg-type]
+        result = found[which] if isinstance(found, list) else None  # type: ignore[index]
+        if isinstance(self.labels.raw(node), Tracked):
             self._listed.add(node)
-        elif node.op == "output" or any(source in self._listed for source in node.all_input_nodes):
-            return self._checked(node, None)
-        found = self._found.get(node.args[0])  # type: ignore[arg-type]
-        return found[node.args[1]] if isinstance(found, list) else None  # type: ignore[index]
+            return result
+        return self._checked(node, result)
 
     def _by_rule(self, op: Op) -> Any:
         rule = RULES.get(op_name(op.node)) or (rowwise_math.pointwise if find_rule(op.node.target) is pointwise else None)

@@ -116,12 +116,12 @@ def _either(known: Known, parts: Sequence[Followed], nodes: Sequence[fx.Node]) -
 #: Zero of zero.
 _ODD = frozenset(
     """
-relu relu6 silu gelu elu tanh neg abs square leaky_relu sin asinh atan erf expm1 log1p mish hardtanh hardswish sqrt sinh asin tan
+relu relu6 silu gelu elu tanh neg abs square leaky_relu sin asinh atan erf expm1 log1p mish hardswish sqrt sinh asin tan
 sign floor ceil round trunc softshrink hardshrink celu selu _prelu_kernel
 """.split()  # noqa: SIM905
 )
 #: Finite of finite numbers.
-_BOUNDED = _ODD | frozenset("add sub rsub mul sigmoid exp clamp clamp_min clamp_max where masked_fill softplus".split())  # noqa: SIM905
+_BOUNDED = _ODD | frozenset("add sub rsub mul sigmoid exp clamp clamp_min clamp_max hardtanh where masked_fill softplus".split())  # noqa: SIM905
 
 
 def pointwise(known: Known, op: Op) -> Followed | None:
@@ -158,8 +158,8 @@ def _stays_zero(known: Known, op: Op, name: str, parts: Sequence[Followed]) -> b
         return all(isinstance(v, fx.Node) and (known.of(v) or _NOTHING).kind == Kind.ZERO for v in of)
     if name == "div":
         return zeros[0] and isinstance(op["self"], fx.Node) and op.get("rounding_mode") is None
-    if name in ("clamp", "clamp_min", "clamp_max"):
-        low, high = op.get("min"), op.get("max")
+    if name in ("clamp", "clamp_min", "clamp_max", "hardtanh"):
+        low, high = (op["min_val"], op["max_val"]) if name == "hardtanh" else (op.get("min"), op.get("max"))
         numbers = all(bound is None or isinstance(bound, (int, float)) for bound in (low, high))
         return zeros[0] and numbers and (low is None or low <= 0) and (high is None or high >= 0)
     return name == "pow" and zeros[0] and isinstance(op["exponent"], (int, float)) and op["exponent"] > 0
