@@ -79,6 +79,8 @@ class Partition:
             if kind == "product" and content[0] in self.colors:
                 views[content[0]].append(content[1:])
         for root, products in views.items():
+            if root not in self.colors:  # given up since, with another one
+                continue
             coarse = [p for p in products if not self.system.opaque.keys().isdisjoint(p) and self._is_finer(root, p)]
             if not coarse:
                 continue
