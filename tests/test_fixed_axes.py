@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 import autoperm
 from autoperm.capture import capture
 from autoperm.inference import partition
+from autoperm.inference.system import System
 from tests.oracle import true_order
 from tests.trained import soundness, trained_like
 
@@ -140,3 +142,19 @@ def test_heads_move_where_distances_are_shifted_twice() -> None:
     assert soundness(model, spec, x, samples=10) < 1e-10
     assert spec.order == 6 * 2 * 2  # heads, and the tables' dims
     assert spec.order == true_order(capture(model, x))
+
+
+def test_views_of_views_are_given_up_together() -> None:
+    """An axis of eight is 2 x 4 and 4 x 2, that four is 2 x 2, and of the twos some cannot be followed."""
+    system = System()
+    whole, four = system.axis(8), system.axis(4)
+    system.products[(whole, (opaque := system.axis(2)), system.axis(4))] = None
+    system.products[(whole, four, system.axis(2))] = None
+    system.products[(four, opaque, system.axis(2))] = None
+    system.make_opaque(opaque, "too many pieces")
+    found = partition.Partition(system)
+    found.refine(whole, np.arange(8))
+    found.solve()
+    assert whole in system.opaque or four in system.opaque
+    again = partition.Partition(system).solve()
+    assert not any(axis in again.colors for axis in system.opaque)
