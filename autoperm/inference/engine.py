@@ -50,6 +50,14 @@ def _described(node: fx.Node, why: str) -> Unsupported:
     return Unsupported(str(node.target), node.name, node.meta.get("module_path", ""), node.meta.get("source", ""), shapes, why)
 
 
+def _bug(node: fx.Node, error: Exception) -> RuleError:
+    told = _described(node, f"{type(error).__name__}: {error}")
+    return RuleError(
+        f"the rule of {told}. This is a bug of autoperm's: please report it with this message. Other example inputs, or "
+        "the op written in another way, may go around it"
+    )
+
+
 class Engine:
     """One pass over the graph. ``system`` then holds the statements, ``states`` the tensors of the weights."""
 
@@ -67,9 +75,15 @@ class Engine:
             for node in self.capture.graph.nodes:
                 self._visit(node)
             for node, rows, otherwise in self._suppositions:
-                if not all(idle.is_idle(self, node, which) for which in rows):
+                if not self._are_idle(node, rows):
                     otherwise()
         return self
+
+    def _are_idle(self, node: fx.Node, rows: list[fx.Node]) -> bool:
+        try:
+            return all(idle.is_idle(self, node, which) for which in rows)
+        except Exception as error:
+            raise _bug(node, error) from error
 
     def suppose(self, node: fx.Node, rows: list[fx.Node], otherwise: Callable[[], None]) -> None:
         """Take it that what an op chooses for rows of zeros is no matter; in the end, where it is, something else is done."""
@@ -168,11 +182,7 @@ class Engine:
         except AutopermError:
             raise
         except Exception as error:
-            told = _described(node, f"{type(error).__name__}: {error}")
-            raise RuleError(
-                f"the rule of {told}. This is a bug of autoperm's: please report it with this message. Other example inputs, or "
-                "the op written in another way, may go around it"
-            ) from error
+            raise _bug(node, error) from error
 
     def _unknown(self, node: fx.Node, why: str) -> Any:
         reason = f"{node.target} has no rule"

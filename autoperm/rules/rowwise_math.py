@@ -137,7 +137,7 @@ def pointwise(known: Known, op: Op) -> Followed | None:
         return None
     if any(part is not None and part.kind == Kind.ZERO for part in map(known.of, _signed(op, name))):
         return replace(found, kind=Kind.OPEN, finite=False)
-    if found.kind == Kind.SURE and _stays_zero(known, op, name, parts):
+    if found.kind == Kind.SURE and _stays_zero(known, op, name):
         return replace(found, kind=Kind.ZERO)
     return replace(found, finite=found.finite and _stays_finite(known, op, name))
 
@@ -150,22 +150,25 @@ def _signed(op: Op, name: str) -> list[Any]:
     return [op["self"]] if negative or name in ("reciprocal", "rsqrt", "signbit") else []
 
 
-def _stays_zero(known: Known, op: Op, name: str, parts: Sequence[Followed]) -> bool:
-    zeros = [known.of(node) is not None and known.of(node).kind == Kind.ZERO for node in op.node.all_input_nodes]  # type: ignore[union-attr]
-    if name in _ODD or name in ("add", "sub", "where") or (name == "mul" and len(zeros) == 1):
-        values = [v for key, v in op.args.items() if key in ("self", "other")]
-        of = values if name in ("add", "sub", "where") else values[:1]
-        return all(isinstance(v, fx.Node) and (known.of(v) or _NOTHING).kind == Kind.ZERO for v in of)
+def _stays_zero(known: Known, op: Op, name: str) -> bool:
+    if not _is_zero(known, op.get("self")):
+        return False
+    if name in ("add", "sub", "where"):
+        return _is_zero(known, op["other"])
     if name == "div":
-        return zeros[0] and isinstance(op["self"], fx.Node) and op.get("rounding_mode") is None
+        return op.get("rounding_mode") is None
     if name in ("clamp", "clamp_min", "clamp_max", "hardtanh"):
         low, high = (op["min_val"], op["max_val"]) if name == "hardtanh" else (op.get("min"), op.get("max"))
         numbers = all(bound is None or isinstance(bound, (int, float)) for bound in (low, high))
-        return zeros[0] and numbers and (low is None or low <= 0) and (high is None or high >= 0)
-    return name == "pow" and zeros[0] and isinstance(op["exponent"], (int, float)) and op["exponent"] > 0
+        return numbers and (low is None or low <= 0) and (high is None or high >= 0)
+    if name == "pow":
+        return isinstance(op["exponent"], (int, float)) and op["exponent"] > 0
+    return name in _ODD or name == "mul"  # of one tensor, with itself or a number
 
 
-_NOTHING = Followed(Kind.SURE, torch.zeros(()))
+def _is_zero(known: Known, operand: Any) -> bool:
+    found = known.of(operand)
+    return found is not None and found.kind == Kind.ZERO
 
 
 def _stays_finite(known: Known, op: Op, name: str) -> bool:
@@ -186,6 +189,6 @@ def _is_raised(node: fx.Node) -> bool:
 
 
 def _is_sum(node: fx.Node) -> bool:
-    while str(node.target).split(".")[1] in ("add", "expand", "clamp", "clamp_min", "_to_copy"):
+    while op_name(node) in ("add", "expand", "clamp", "clamp_min", "_to_copy"):
         node = node.all_input_nodes[0]
-    return str(node.target).startswith("aten.sum.")
+    return op_name(node) == "sum"
