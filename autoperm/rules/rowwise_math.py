@@ -18,14 +18,17 @@ from autoperm.rules.rowwise import Followed, Kind, Known, changes, following, to
 _STAYS_ZERO = frozenset("sum mean amax amin prod linalg_vector_norm cumsum".split())  # noqa: SIM905
 
 
+def _kind(x: Followed, op: Op) -> Kind:
+    return x.kind if x.kind != Kind.ZERO or op_name(op.node) in _STAYS_ZERO else Kind.SURE
+
+
 @following("sum mean amax amin prod any all logsumexp linalg_vector_norm")
 def _reduced(known: Known, op: Op) -> Followed | None:
     x, dims = known.of(op["self"]), dims_of(op.get("dim"), op["self"].meta["val"].ndim)
     if x is None or changes(x.rows, dims):
         return None
-    kind = x.kind if x.kind != Kind.ZERO or op_name(op.node) in _STAYS_ZERO else Kind.SURE
     kept = [n for d, n in enumerate(x.rows.shape) if d not in dims]
-    return Followed(kind, x.rows if len(op.shape()) == x.rows.ndim else x.rows.reshape(kept), x.finite)
+    return Followed(_kind(x, op), x.rows if len(op.shape()) == x.rows.ndim else x.rows.reshape(kept), x.finite)
 
 
 @following("_softmax softmax _safe_softmax _log_softmax log_softmax cumsum")
@@ -33,8 +36,7 @@ def _along(known: Known, op: Op) -> Followed | None:
     x = known.of(op["self"])
     if x is None or changes(x.rows, dims_of(op["dim"], x.rows.ndim)):
         return None
-    kind = x.kind if x.kind != Kind.ZERO or op_name(op.node) in _STAYS_ZERO else Kind.SURE
-    return Followed(kind, x.rows, x.finite and "log" not in op_name(op.node))
+    return Followed(_kind(x, op), x.rows, x.finite and "log" not in op_name(op.node))
 
 
 @following("topk sort max min argmax argmin")

@@ -46,12 +46,13 @@ def distinct(op: Op, scores: fx.Node, dim: int, chosen: int, otherwise: Callable
     Arguments:
         otherwise: what to do if that is found in the end to be so only where rows are not zero; None counts that as a no.
     """
-    supposed: list[fx.Node] | None = None if otherwise is None else []
-    sure = _are_distinct(Values(op.labels), scores, dim, chosen)
-    if not sure and otherwise is not None and _are_distinct(Values(op.labels, supposed=supposed), scores, dim, chosen):
-        op.labels.suppose(op.node, list(dict.fromkeys(supposed or [])), otherwise)
+    if _are_distinct(Values(op.labels), scores, dim, chosen):
         return True
-    return sure
+    supposed: list[fx.Node] = []
+    if otherwise is None or not _are_distinct(Values(op.labels, supposed=supposed), scores, dim, chosen):
+        return False
+    op.labels.suppose(op.node, list(dict.fromkeys(supposed)), otherwise)
+    return True
 
 
 def _are_distinct(seen: Values, scores: fx.Node, dim: int, chosen: int) -> bool:
