@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import fx
 
 from autoperm.rules.op import Labels, Op, op_name
+from autoperm.rules.registry import registering
 
 #: What keeps rows from zero; None where some may be zero.
 Sources = frozenset[fx.Node] | None
@@ -47,14 +48,7 @@ _VIEWS = frozenset("t transpose permute view reshape unsqueeze squeeze expand _t
 _MASK_PASSES = frozenset(["view", "unsqueeze", "expand", "_to_copy", "squeeze"])
 
 RULES: dict[str, Rule] = {}
-
-
-def _rule(names: str) -> Callable[[Rule], Rule]:
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names.split(), function))
-        return function
-
-    return register
+_rule = registering(RULES)
 
 
 @_rule(_FOLLOWING)

@@ -8,7 +8,7 @@ and register it under the op's name; ``"aten.add"`` covers all overloads, ``"ate
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 #: A rule returns the label of the result, or a sequence with one per result (None where there is none).
 Rule = Callable[[Any], object]
@@ -16,22 +16,25 @@ Rule = Callable[[Any], object]
 _RULES: dict[str, Rule] = {}
 
 
+R = TypeVar("R", bound=Callable[..., Any])
+
+
 class NoRule(Exception):
     """Raised by a rule for a case that it does not cover; the op is then treated as unknown."""
 
 
-def registering(rules: dict[str, Rule], what: str = "a rule") -> Callable[..., Callable[[Rule], Rule]]:
-    """A decorator that takes names of ops and notes a function under them.
+def registering(rules: dict[str, R], what: str = "a rule") -> Callable[..., Callable[[R], R]]:
+    """A decorator that takes names of ops, each by itself or several in a string, and notes a function under them.
 
     Raises:
         ValueError: an op has one already.
     """
 
-    def named(*names: str) -> Callable[[Rule], Rule]:
-        def register(function: Rule) -> Rule:
-            for name in names:
-                if name in rules:
-                    raise ValueError(f"{name} has {what} already: {rules[name].__module__}.{rules[name].__qualname__}")
+    def named(*names: str) -> Callable[[Any], Any]:
+        def register(function: R) -> R:
+            for name in " ".join(names).split():
+                if (other := rules.get(name)) is not None:
+                    raise ValueError(f"{name} has {what} already: {other.__module__}.{other.__qualname__}")
                 rules[name] = function
             return function
 

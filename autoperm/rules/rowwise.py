@@ -18,6 +18,7 @@ from torch import Tensor, fx
 
 from autoperm.rules.movement import reordered
 from autoperm.rules.op import Labels, Op
+from autoperm.rules.registry import registering
 
 
 class Kind(IntEnum):
@@ -59,14 +60,7 @@ class Known(Protocol):
 Rule = Callable[[Known, Op], "Followed | list[Followed | None] | None"]
 
 RULES: dict[str, Rule] = {}
-
-
-def following(names: str) -> Callable[[Rule], Rule]:
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names.split(), function))
-        return function
-
-    return register
+following = registering(RULES)
 
 
 # -- where entries belong ---------------------------------------------------------------------------------------------

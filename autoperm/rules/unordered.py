@@ -18,6 +18,7 @@ from torch import fx
 
 from autoperm.rules.movement import reordered
 from autoperm.rules.op import Labels, Op, dims_of
+from autoperm.rules.registry import registering
 from autoperm.rules.ties import is_chosen
 
 
@@ -43,14 +44,7 @@ class _Ordered(Exception):
 Follow = Callable[["_Walk", Op, dict[fx.Node, Along]], Along | None]
 
 _RULES: dict[str, Follow] = {}
-
-
-def _following(names: str) -> Callable[[Follow], Follow]:
-    def register(function: Follow) -> Follow:
-        _RULES.update(dict.fromkeys(names.split(), function))
-        return function
-
-    return register
+_following = registering(_RULES)
 
 
 def in_any_order(labels: Labels, topk: fx.Node, dim: int) -> bool:
