@@ -161,6 +161,30 @@ def test_the_one_of_the_largest_score() -> None:
     assert worst(model, spec, TEXT) < 1e-12
 
 
+def routed_by(scaled: Callable[[Text, Tensor], Tensor]) -> Mix:
+    """Experts of the rows themselves, chosen by what is made of them."""
+    return lambda m, x, weight, number: dense(m, x, *m.router(scaled(m, x)).softmax(-1).topk(CHOSEN, -1))
+
+
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        lambda m, x: x * x.pow(2).mean(-1, keepdim=True).add(1e-6).pow(-0.5) * m.scale * SIZE**-0.5,
+        lambda m, x: 0.5 * (x * x.sum(-1, keepdim=True).sigmoid()),
+    ],
+)
+def test_scores_of_rows_that_are_scaled(scaled: Callable[[Text, Tensor], Tensor]) -> None:
+    model = made(routed_by(scaled))
+    spec = autoperm.infer(model, TEXT)
+    assert spec.order == ORDER
+    assert worst(model, spec, TEXT) < 1e-12
+
+
+@pytest.mark.parametrize("scaled", [lambda m, x: x * 0.0, lambda m, x: x * x.sum(-1, keepdim=True).relu()])
+def test_scores_of_rows_that_are_made_zero(scaled: Callable[[Text, Tensor], Tensor]) -> None:
+    assert autoperm.infer(made(routed_by(scaled)), TEXT).order == UNITS
+
+
 def kept(number: Tensor) -> Tensor:
     return F.one_hot(number, EXPERTS).sum(1).double()
 

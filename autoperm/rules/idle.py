@@ -21,7 +21,7 @@ from torch import Tensor, fx
 from autoperm.rules import rowwise, rowwise_math
 from autoperm.rules.generic import is_finite
 from autoperm.rules.listing import Back, Places, Rows, Tracked
-from autoperm.rules.nonzero import POSITIVE
+from autoperm.rules.nonzero import is_positive
 from autoperm.rules.op import Labels, Op, op_name
 from autoperm.rules.pointwise import pointwise
 from autoperm.rules.registry import find_rule
@@ -54,7 +54,7 @@ def _back(labels: Labels, node: fx.Node, rows: Tensor) -> tuple[fx.Node, Tensor]
         if op_name(node) in _PASSED:
             before = op["self"]
             rows = rowwise.reshaped(rows, op.shape(), before.meta["val"].shape)
-        elif op_name(node) == "mul" and len(node.all_input_nodes) > 1:
+        elif op_name(node) == "mul":
             before = next((a for a, b in (node.args[:2], node.args[1::-1]) if _is_scaled(labels, node, a, b)), None)
         elif op_name(node) == "rms_norm":
             before = op["input"]
@@ -66,9 +66,11 @@ def _back(labels: Labels, node: fx.Node, rows: Tensor) -> tuple[fx.Node, Tensor]
 
 def _is_scaled(labels: Labels, node: fx.Node, x: Any, factor: Any) -> bool:
     """Whether a product is the first factor, of its shape, scaled by what is not zero."""
-    if not isinstance(x, fx.Node) or not isinstance(factor, fx.Node) or x.meta["val"].shape != node.meta["val"].shape:
+    if not isinstance(x, fx.Node) or x.meta["val"].shape != node.meta["val"].shape:
         return False
-    return labels.is_weight(factor) or op_name(factor) in POSITIVE.split()
+    if not isinstance(factor, fx.Node):
+        return math.isfinite(factor) and factor != 0
+    return labels.is_weight(factor) or is_positive(factor)
 
 
 class _Matters(Exception):

@@ -41,7 +41,7 @@ amin max min linalg_vector_norm rms_norm div avg_pool1d avg_pool2d _adaptive_avg
 _fft_r2c _fft_c2r _fft_c2c upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d
 """
 #: Never zero.
-POSITIVE = "sigmoid exp exp2 softplus _softmax softmax _log_softmax log_softmax cos rsqrt reciprocal"
+_POSITIVE = "sigmoid exp exp2 softplus _softmax softmax _log_softmax log_softmax cos rsqrt reciprocal"
 #: Sums of products.
 PRODUCTS = frozenset("mm addmm bmm baddbmm linear convolution matmul einsum dot mv".split())  # noqa: SIM905
 _VIEWS = frozenset("t transpose permute view reshape unsqueeze squeeze expand _to_copy clone".split())  # noqa: SIM905
@@ -78,6 +78,8 @@ def _sloped(known: Known, op: Op) -> Sources:
 
 @_rule("pow")
 def _power(known: Known, op: Op) -> Sources:
+    if is_positive(op.node):
+        return known.within[op["self"]]
     return known.of(op["self"]) if isinstance(op["self"], fx.Node) and isinstance(op["exponent"], (int, float)) else None
 
 
@@ -86,7 +88,15 @@ def _cast(known: Known, op: Op) -> Sources:
     return known.of(op["self"])
 
 
-@_rule(POSITIVE)
+def is_positive(node: fx.Node) -> bool:
+    """Whether numbers without infinities never give zero."""
+    if op_name(node) == "pow":
+        base, exponent = node.args
+        return isinstance(base, fx.Node) and isinstance(exponent, (int, float)) and exponent < 0
+    return op_name(node) in _POSITIVE.split()
+
+
+@_rule(_POSITIVE)
 def _positive(known: Known, op: Op) -> Sources:
     return known.within[op["self"]]
 
