@@ -54,7 +54,6 @@ EXPLAINED: tuple[tuple[str, str, str, str], ...] = (
     (_HEADS, "diffllama.*", ".", "heads are taken in two halves, one subtracted from the other: they trade places as pairs"),
     ("queries", "speecht5.*|bros.*", "one order", "positions have one entry per dim for all heads"),
     ("residual", "zamba.*", "otherwise", "the shared transformer adds to a stream of its own, which a linear layer takes"),
-    (_HEADS, "canary.*|cohere_asr.*", ".", "the example's sounds and tokens are batches of different sizes: views cut heads"),
     (_HEADS, "informer.*", "constant", "keys are drawn at random when it is traced"),
     (_HEADS, "autoformer.*", ".", "delays are repeated over batch and heads in an order that mixes these"),
     ("residual", "sam.*", "parts", "positions are sines and cosines of the same numbers: pairs move"),

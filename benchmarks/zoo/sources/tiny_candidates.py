@@ -75,11 +75,13 @@ def _candidates(model: nn.Module) -> Iterator[dict[str, Any]]:
 
 def _general(config: Any, names: Sequence[str], main: str) -> Iterator[dict[str, Any]]:
     """Tokens, images, sounds, and tokens with images or sounds."""
-    more = {"decoder_input_ids": tokens(5)} if "decoder_input_ids" in names else {}
-    one = {"decoder_input_ids": tokens(5, 1)} if more else {}
+
+    def answers(batch: int) -> dict[str, Tensor]:
+        return {"decoder_input_ids": tokens(5, batch)} if "decoder_input_ids" in names else {}
+
     if "pixel_values" in names and "input_ids" in names:
         for pixels in _images(config):
-            yield {"input_ids": tokens(batch=1), "pixel_values": pixels, **one}
+            yield {"input_ids": tokens(batch=1), "pixel_values": pixels, **answers(1)}
         if "image_sizes" in names:  # an image alone, and one that is cut to tiles
             for shape in ((1, 3, 32, 32), (1, 2, 3, 32, 32), (1, 3, 3, 32, 32)):
                 sizes = torch.tensor([[32, 32 if shape[1] < 3 else 64]]) if len(shape) > 4 else torch.tensor([[32, 32]])
@@ -89,19 +91,19 @@ def _general(config: Any, names: Sequence[str], main: str) -> Iterator[dict[str,
     if "input_features" in names and "input_ids" in names:
         for value in _sequences(getattr(config, "audio_config", None) or config):
             for masks in (*_masks(names, value), {}):
-                yield {"input_ids": tokens(batch=1), "input_features": value, **one, **masks}
+                yield {"input_ids": tokens(batch=1), "input_features": value, **answers(1), **masks}
     if "input_ids" in names:
-        yield {"input_ids": tokens(), **more}
+        yield {"input_ids": tokens(), **answers(2)}
         yield {"input_ids": tokens()}
     for name in ("pixel_values", "pixel_values_videos"):
         if name in names or main == name:
             for pixels in _images(config):
-                yield {name: pixels, **more}
+                yield {name: pixels, **answers(len(pixels))}
     for name in ("input_values", "input_features", "inputs_embeds", "hidden_states", main):
         if name in names:
             for value in sorted(_sequences(config), key=lambda v: name == "input_values" and v.shape[-1] < 1000):
                 for masks in ({}, *_masks(names, value)):
-                    yield {name: value, **more, **masks}
+                    yield {name: value, **answers(len(value)), **masks}
 
 
 def _masks(names: Sequence[str], value: Tensor) -> Iterator[dict[str, Tensor]]:
