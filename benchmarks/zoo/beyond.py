@@ -18,7 +18,7 @@ MOST = 40
 #: Why there is more on what the oracle can count, where people have looked: models (a pattern), and the explanation.
 EXPLAINED: tuple[tuple[str, str], ...] = (
     ("csatv2", "attention over one channel: queries and keys are multiples of the same numbers"),
-    ("swinv2_cr.*|SetTransformer.*", "one key for one query (windows of a token, one seed): `q k` is `k q`"),
+    ("swinv2_cr.*|SetTransformer.*|levit", "one key for one query (windows of a token, one seed): `q k` is `k q`"),
     ("bit", "images of one pixel at the end: the outer taps of a kernel enter a norm of the weights alone"),
     ("siglip2.*|cosmos3_edge.*|internvl.*|qianfan_ocr.*|pixio|radio", "a table shrunk to a small image: entries count alike"),
     ("conditional_detr|dab-detr", "images of one pixel: the sines of its row and of its column are the same numbers"),
