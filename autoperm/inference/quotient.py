@@ -209,11 +209,11 @@ class Quotient:
         return self._initial[:, 0]
 
     def _stable(self, colors: np.ndarray) -> np.ndarray:
-        """Refine colours, each column by itself, until no more vertices are told apart."""
+        """Refine colours, each column by itself, until no more vertices are told apart, or columns are no orders of one another."""
         count = -1
         for _ in range(_ROUNDS):
             now = len(np.unique(colors[:, 0]))
-            if now == count or now == len(colors):
+            if now == count or now == len(colors) or (colors.sum(axis=0) != colors[:, 0].sum()).any():
                 break
             count = now
             self.work += len(self._to)
