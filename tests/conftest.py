@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,9 @@ from autoperm.checkpoint import save_checkpoint
 from autoperm.cli import main
 from autoperm.verify import OutputError
 from tests.zoo import import_torchvision
+
+# pytest hands its own handlers to loggers that do not propagate; with one, torch's collects a stack for every fake tensor.
+logging.getLogger("torch.__trace").propagate = True
 
 Cli = Callable[..., tuple[int, str, str]]
 
