@@ -101,6 +101,8 @@ class Permutation:
 
     def __matmul__(self, other: Permutation) -> Permutation:
         """``(a @ b).apply(x)`` is ``a.apply(b.apply(x))``."""
+        if not isinstance(other, Permutation):
+            return NotImplemented
         _same_spec(self.spec, other.spec)
         arrays = []
         for group, mine, theirs in zip(self.spec.groups, self.arrays, other.arrays, strict=True):

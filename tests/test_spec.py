@@ -140,6 +140,8 @@ def test_permutations_of_another_spec(spec: autoperm.PermutationSpec, tmp_path: 
     other = autoperm.infer(mlp(4), torch.zeros(1, 3))
     with pytest.raises(SpecError, match="permutations of different specs"):
         spec.random(1) @ other.random(1)
+    with pytest.raises(TypeError, match="unsupported operand type"):
+        spec.random(1) @ 3  # type: ignore[operator]
     other.random(1).save(tmp_path / "g.safetensors")
     with pytest.raises(SpecError, match="is a permutation of another spec"):
         autoperm.Permutation.load(tmp_path / "g.safetensors", spec)

@@ -209,7 +209,7 @@ class Quotient:
         return self._initial[:, 0]
 
     def _stable(self, colors: np.ndarray) -> np.ndarray:
-        """Refine colours, each column by itself, until no more vertices are told apart, or columns are no orders of one another."""
+        """Refine colours, each column by itself, until no more are told apart, or two columns do not have the same."""
         count = -1
         for _ in range(_ROUNDS):
             now = len(np.unique(colors[:, 0]))
