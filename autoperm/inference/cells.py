@@ -8,8 +8,9 @@ are many in the activations, and so ties them: nothing else is needed for it.
 
 from __future__ import annotations
 
-from autoperm.inference.classes import Classes, Ref
+from autoperm.inference.classes import Classes
 from autoperm.inference.even import Even
+from autoperm.inference.forest import Ref
 from autoperm.inference.grid import Cell, Grid
 from autoperm.inference.partition import Partition
 from autoperm.inference.system import Frame, Projection, Restriction, System, Tensor

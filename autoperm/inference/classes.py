@@ -1,9 +1,6 @@
-"""Classes of index sets that must move together: a union-find with relabelling and products.
+"""Classes of index sets that must move together: what becomes of them when they are tied to one another.
 
-A class is a *leaf* (its positions are exchangeable), or the product of smaller classes. An element of a class
-need not list its positions in the order of the root: each edge of the union-find may carry a relabelling, which
-is how a flipped or shuffled axis stays tied to the original. Unifying two products refines both until their
-factors agree (congruence), whatever the order in which the ties arrive.
+Unifying two products refines both until their factors agree (congruence), whatever the order in which the ties arrive.
 """
 
 from __future__ import annotations
@@ -14,12 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from autoperm.inference.digits import match, split_at, would_match
+from autoperm.inference.forest import Forest, Product, Ref
 from autoperm.inference.relabel import compose, cycles_of, inverse, is_identity, strides
-
-#: A class seen through a relabelling: position k is position ``relabel[k]`` of the class (None: the identity).
-Ref = tuple[int, np.ndarray | None]
-#: A product of leaves read through a relabelling (None: in its own order).
-Product = tuple[np.ndarray | None, list[Ref]]
 
 
 class Conflict(Exception):
@@ -38,69 +31,22 @@ class NeedsCut(Exception):
         self.leaf, self.key = leaf, key
 
 
-class Classes:
-    """The union-find. Classes are small integers.
+class Classes(Forest):
+    """The union-find with what is known of its leaves, and how classes are unified.
 
     A class of size 1 cannot move by itself; where its axis is cut, it stands for a position that may yet turn out to be
     exchangeable with others (see ``merging``). It is *stuck* where the union-find has lost track of it.
     """
 
     def __init__(self) -> None:
-        self.parent: list[int] = []
-        self.relabel: list[np.ndarray | None] = []
-        self.size: list[int] = []
-        self.factors: list[tuple[Ref, ...] | None] = []
+        super().__init__()
         self.pinned: dict[int, str] = {}  # leaf root -> reason
         self.blurred: set[int] = set()  # leaf roots on which nothing may depend
         self.stuck: set[int] = set()  # leaf roots that must not be merged with others
-        self.cuttable: set[int] = set()  # classes whose axis can be cut finer on request
         self.allow_cuts = True
         self.strict = False  # whether to cut rather than split a leaf for a relabelling
         self.lossy = False  # whether a leaf was split for one
         self.may_conflict: Callable[[frozenset[int]], bool] = lambda leaves: True  # whether to pin them, or raise
-
-    def leaf(self, size: int, cuttable: bool = False) -> int:
-        new = len(self.parent)
-        self.parent.append(new)
-        self.relabel.append(None)
-        self.size.append(size)
-        self.factors.append(None)
-        if cuttable:
-            self.cuttable.add(new)
-        return new
-
-    def product(self, factors: Sequence[Ref]) -> int:
-        size = 1
-        for factor, _ in factors:
-            size *= self.size[factor]
-        new = self.leaf(size)
-        self.factors[new] = tuple(factors)
-        return new
-
-    def find(self, item: int) -> Ref:
-        """The root of a class, and how its positions are labelled there."""
-        parent = self.parent
-        if parent[parent[item]] == parent[item]:
-            return parent[item], self.relabel[item]
-        path = []
-        while parent[item] != item:
-            path.append(item)
-            item = parent[item]
-        relabel: np.ndarray | None = None
-        for step in reversed(path):
-            relabel = compose(relabel, self.relabel[step])
-            self.parent[step], self.relabel[step] = item, relabel
-        return item, relabel
-
-    def resolve(self, ref: Ref) -> Ref:
-        root, relabel = self.find(ref[0])
-        return root, compose(relabel, ref[1])
-
-    def leaves(self, ref: Ref) -> list[int]:
-        """The leaves whose product a class is, in no particular order."""
-        root = self.find(ref[0])[0]
-        factors = self.factors[root]
-        return [root] if factors is None else [leaf for factor in factors for leaf in self.leaves(factor)]
 
     def describe(self, ref: Ref, *, split: bool = False) -> Product:
         """A class as a product of leaves, outermost first, read through a relabelling where it needs one.
@@ -124,9 +70,6 @@ class Classes:
             digit = np.arange(size) if relabel is None else relabel
             joined = (joined[:, None] * size + digit).reshape(-1)
         return joined, leaves
-
-    def is_leaf(self, item: int) -> bool:
-        return self.parent[item] == item and self.factors[item] is None
 
     def _absorb(self, relabel: np.ndarray | None, leaves: list[Ref], split: bool = True) -> Product:
         if relabel is None:

@@ -17,8 +17,8 @@ import networkx as nx
 import numpy as np
 
 from autoperm.inference.cells import Cells
-from autoperm.inference.classes import Product
 from autoperm.inference.exchange import Exchanges, exchanges
+from autoperm.inference.forest import Product
 from autoperm.inference.merging import Merging
 from autoperm.inference.quiet import quiet_leaves
 from autoperm.inference.system import Frame

@@ -10,7 +10,8 @@ import numpy as np
 from autoperm.inference.relabel import compose, digits
 
 if TYPE_CHECKING:
-    from autoperm.inference.classes import Classes, Ref
+    from autoperm.inference.classes import Classes
+    from autoperm.inference.forest import Ref
 
 
 def match(classes: Classes, leaves: list[Ref], relabel: np.ndarray) -> list[Ref] | None:

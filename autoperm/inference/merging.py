@@ -18,7 +18,7 @@ import numpy as np
 from networkx.utils import UnionFind
 
 from autoperm.inference.cells import Cell, Cells
-from autoperm.inference.classes import Product
+from autoperm.inference.forest import Product
 
 #: (tensor id, negative for the joint space of a statement; cell, dimension, place among the dimension's factors)
 Place = tuple[int, Cell, int, int]
