@@ -16,15 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoperm.activations import Traces
 from autoperm.batches import Pick, collected
 from autoperm.caches import forget
-from autoperm.capture import capture, split_inputs
-from autoperm.capture.guard import untouched
+from autoperm.capture import capture
 from autoperm.errors import AutopermError, StateError
 from autoperm.matching.streams import Spread
+from autoperm.merging.batchnorm import norms_with_statistics, reset_statistics
 from autoperm.merging.channels import Layer, Network, network
 from autoperm.merging.combine import normalised
 from autoperm.merging.measuring import State, Walk, measure
@@ -237,7 +236,7 @@ class _Repair:
     def __init__(self, model: nn.Module, data: Sequence[Any], traces: Traces[Network], run: Run):
         self._model, self._data, self._traces, self._run = model, data, traces, run
         self._parameters = dict(model.named_parameters(remove_duplicate=False))
-        self._norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        self._norms = norms_with_statistics(model)
 
     def all(self, levels: Sequence[Sequence[Layer]], targets: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Repair the levels in order, with BatchNorm reset wherever a layer before it has changed.
@@ -248,7 +247,7 @@ class _Repair:
         reset = -1  # the last level that was repaired when BatchNorm was reset
         for k, level in enumerate(levels):
             if self._norms and max(layer.after for layer in level) > reset:
-                self._reset_norms()
+                reset_statistics(self._model, self._norms, self._data)
                 walk.forget()
                 reset = k
             if self._run.stopped:
@@ -260,7 +259,7 @@ class _Repair:
                 self._correct(layer, found[layer.weight], *targets[layer.weight])
                 self._run.advance()
         if self._norms and max(self._traces.of(self._data[0]).normalised, 0) > reset:
-            self._reset_norms()
+            reset_statistics(self._model, self._norms, self._data)
 
     @torch.no_grad()
     def _correct(self, layer: Layer, found: Spread, mean: Tensor, deviation: Tensor) -> None:
@@ -276,34 +275,3 @@ class _Repair:
         bias = self._parameters[layer.bias.name]
         without = found.mean - layer.bias.by_channel(bias) if layer.bias.inside else found.mean
         bias.copy_((mean - scale * without)[layer.bias.channels.to(scale.device)])
-
-    def _reset_norms(self) -> None:
-        """Compute the statistics of every BatchNorm module anew, as the average over the batches."""
-        momenta = [norm.momentum for norm in self._norms]
-        kept = [copy.deepcopy(dict(norm.named_buffers())) for norm in self._norms]
-        for norm in self._norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        try:
-            self._forward()
-        finally:
-            for norm, momentum in zip(self._norms, momenta, strict=True):
-                norm.momentum = momentum
-                norm.eval()
-        for norm, buffers in zip(self._norms, kept, strict=True):
-            if not norm.num_batches_tracked:  # the forward does not use it
-                for name, value in buffers.items():
-                    norm.get_buffer(name).copy_(value)
-
-    @torch.no_grad()
-    def _forward(self) -> None:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            for batch in self._data:
-                args, kwargs = split_inputs(batch)
-                try:
-                    with untouched(self._model):
-                        self._model(*args, **kwargs)
-                except ValueError as error:  # one value per channel has no variance
-                    raise AutopermError(f"BatchNorm's statistics cannot be reset on the data: {error}") from error
