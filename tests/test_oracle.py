@@ -385,6 +385,16 @@ TINY = {
     "lookup": (
         Apply(lambda s, i: s.b(s.a(i).tanh()), a=nn.Embedding(3, 2), b=linear(2, 1)), torch.tensor([0, 1, 2]),
     ),
+    "triangular solve": (
+        Apply(lambda s, x: s.b(torch.linalg.solve_triangular(s.a, s.c(x), upper=False)), a=torch.rand(2, 2),
+              b=linear(3, 1), c=linear(1, 3)),
+        torch.randn(4, 2, 1),
+    ),
+    "triangular solve of units": (
+        Apply(lambda s, x: s.b(torch.linalg.solve_triangular(s.a, s.c(x).mT, upper=True).mT), a=torch.rand(2, 2),
+              b=linear(2, 1), c=linear(1, 2)),
+        torch.randn(4, 1, 1),
+    ),
     "recurrent": (
         Apply(lambda s, x: s.rnn(x)[0].sum(-1), rnn=nn.RNN(1, 2, bias=False)), torch.randn(3, 4, 1),
     ),

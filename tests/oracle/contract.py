@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .pointwise import combine, scale, shaped
+from .pointwise import combine, elementwise, scale, shaped
 from .registry import Context, Ids, expands
 from .scalars import NOTHING, ZERO, ScalarGraph
 
@@ -113,6 +113,32 @@ def trilinear(ctx: Context, a: SimpleNamespace) -> Ids:
     shape = [ids.shape[d] for d in kept]
     rows = ids.permute(*kept, *a.sumdim).reshape(-1, *[ids.shape[d] for d in a.sumdim]).flatten(1)
     return shaped([ctx.graph.bag("dot", row) for row in rows.tolist()], shape)
+
+
+@expands("linalg_solve_triangular")
+def solve_triangular(ctx: Context, a: SimpleNamespace) -> Ids:
+    """X with A X = B, row by row. The other triangle of A is not read, nor the diagonal where it is said to be 1."""
+    matrix, right, upper = ctx.ids(a.self), ctx.ids(a.B), a.upper
+    if not a.left:
+        matrix, right, upper = matrix.mT, right.mT, not upper
+    batch = torch.broadcast_shapes(matrix.shape[:-2], right.shape[:-2])
+    matrix, right = matrix.expand(*batch, *matrix.shape[-2:]), right.expand(*batch, *right.shape[-2:])
+    if upper:
+        matrix, right = matrix.flip(-2, -1), right.flip(-2)
+    out = _forward_substitution(ctx, matrix, right, a.unitriangular)
+    out = out.flip(-2) if upper else out
+    return Ids(out if a.left else out.mT)
+
+
+def _forward_substitution(ctx: Context, lower: torch.Tensor, right: torch.Tensor, unit: bool) -> torch.Tensor:
+    solved: list[torch.Tensor] = []
+    for i in range(right.shape[-2]):
+        row = Ids(right[..., i, :])
+        if solved:
+            known = product(ctx, lower[..., i : i + 1, :i], torch.stack(solved, -2)).squeeze(-2)
+            row = elementwise(ctx, "sub", row, Ids(known))
+        solved.append(row.ids if unit else elementwise(ctx, "div", row, Ids(lower[..., i, i, None])).ids)
+    return torch.stack(solved, -2) if solved else right
 
 
 def windows(ids: torch.Tensor, kernel: list[int], stride: list[int], dilation: list[int]) -> torch.Tensor:

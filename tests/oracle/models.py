@@ -176,6 +176,20 @@ model("experts", 6, lambda m, x: torch.einsum("be,bi,eij->bj", m.gate(x).softmax
       torch.randn(2, 2), gate=lin(2, 3), experts=values(3, 2, 2))  # fmt: skip
 model("triangular", 1, lambda m, x: m.write(F.linear(m.read(x), m.mid.tril())), torch.randn(2, 2), read=lin(2, 3),
       mid=values(3, 3), write=lin(3, 1))  # fmt: skip
+# Columns of the right-hand side are solved for alike, rows one after the other, and the other triangle is not read.
+for kind, solved, freedom in (
+    ("columns", lambda m, h: torch.linalg.solve_triangular(m.lower, h, upper=False), 6),
+    ("columns, from the last row", lambda m, h: torch.linalg.solve_triangular(m.lower, h, upper=True), 6),
+    ("columns, ones on the diagonal",
+     lambda m, h: torch.linalg.solve_triangular(m.lower, h, upper=False, unitriangular=True), 6),
+    ("rows", lambda m, h: torch.linalg.solve_triangular(m.lower, h.mT, upper=False).mT, 1),
+    ("rows, from the right", lambda m, h: torch.linalg.solve_triangular(m.lower, h, upper=True, left=False), 1),
+    ("columns, from the right", lambda m, h: torch.linalg.solve_triangular(m.lower, h.mT, upper=False, left=False).mT, 6),
+    # The keys' width is summed over.
+    ("keys", lambda m, h: torch.linalg.solve_triangular(h @ h.mT, h @ m.lower, upper=False), 6 * 6),
+):  # fmt: skip
+    model(f"triangular solve of {kind}", freedom, lambda m, x, solved=solved: m.write(solved(m, m.read(x)).relu()),
+          torch.randn(2, 3, 2), read=lin(2, 3), lower=values(3, 3), write=lin(3, 1))  # fmt: skip
 model("diagonal", 6, lambda m, x: m.write(m.read(x) @ torch.diag_embed(m.scale)), torch.randn(2, 2), read=lin(2, 3),
       scale=values(3), write=lin(3, 1))  # fmt: skip
 model("distances", 6, lambda m, x: torch.cdist(m.read(x), m.centres), torch.randn(2, 2), read=lin(2, 3),
