@@ -240,6 +240,10 @@ model("relative bias", 2 * (2 * 2) ** 2, lambda m, x: fused_attention(m, x, attn
 model("filled mask", 6 * 6, lambda m, x: m.write((m.q(x) @ m.k(x).mT).masked_fill(
       torch.ones(3, 3).triu(1).bool(), float("-inf")).softmax(-1) @ m.v(x)), torch.randn(1, 3, 2), q=lin(2, 3),
       k=lin(2, 3), v=lin(2, 3), write=lin(3, 1))  # fmt: skip
+# Two weights of the second row and three of the third may trade places, with their decays; what the mask hides does not count.
+model("masked decays", 2 * 6, lambda m, x: x * (m.mix * m.decay.masked_fill(
+      torch.ones(3, 3).triu(1).bool(), float("-inf")).exp()).sum(-1), torch.randn(1, 3), mix=values(3, 3),
+      decay=values(3, 3))  # fmt: skip
 # Two learned keys and values before the others are exchangeable; keys and values share one projection.
 model("learned keys", 2 * 6, lambda m, x: m.write(F.scaled_dot_product_attention(
       m.q(x), torch.cat([m.keys, m.k(x)], 1), torch.cat([m.values, m.k(x)], 1))), torch.randn(1, 3, 2), q=lin(2, 3),

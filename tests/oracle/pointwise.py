@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .registry import Context, Ids, expands, op_name
-from .scalars import ScalarGraph
+from .scalars import NOTHING, ScalarGraph
 
 #: Ops of which several in a row are one sum or product. What is added in the midst of another op, such as a bias, is not.
 CHAINS = {name: f"{name} in a row" for name in ("add", "mul", "maximum", "minimum")}
@@ -103,10 +103,19 @@ def pointwise(ctx: Context, a: SimpleNamespace) -> Ids:
     label = (ctx.name, tuple(tensors), rest)
     if len(tensors) == 1 and ctx.name in NEUTRAL and getattr(a, "other", None) == NEUTRAL[ctx.name]:
         return a.self
+    if ctx.name == "exp":
+        return exponential(ctx, label, a.self)
     symmetric = ctx.name in COMMUTATIVE and getattr(a, "alpha", 1) == 1 and len(tensors) == 2
     if symmetric:
         return combine(ctx, CHAINS.get(ctx.name, ctx.name), *tensors.values())
     return elementwise(ctx, label, *tensors.values())
+
+
+def exponential(ctx: Context, label: Any, x: Ids) -> Ids:
+    """Minus infinity is a mask here too: it leaves no weight."""
+    hidden = ctx.graph.constant(MINUS_INFINITY)
+    flat = [NOTHING if v == hidden else ctx.graph.unary(label, v) for v in x.ids.reshape(-1).tolist()]
+    return shaped(flat, x.shape)
 
 
 def flat_operands(ctx: Context, operands: tuple[Any, ...]) -> tuple[list[list[int]], torch.Size]:
@@ -136,9 +145,10 @@ def combine(ctx: Context, label: str, left: Any, right: Any) -> Ids:
     graph = ctx.graph
     if "add" in label:
         return shaped([add(graph, x, y, ctx.swaps, label) for x, y in zip(xs, ys)], shape)
-    if ctx.swaps:
-        return shaped([graph.bag(label, pair) for pair in zip(xs, ys)], shape)
-    return shaped([graph.call(("ordered", label), pair) for pair in zip(xs, ys)], shape)
+    masks = "mul" in label  # what is multiplied by a masked weight is masked
+    join = graph.bag if ctx.swaps else graph.call
+    kind = label if ctx.swaps else ("ordered", label)
+    return shaped([NOTHING if masks and NOTHING in pair else join(kind, pair) for pair in zip(xs, ys)], shape)
 
 
 def add(graph: ScalarGraph, x: int, y: int, swaps: bool = True, label: str = "add") -> int:
