@@ -33,7 +33,7 @@ def index_put(ctx: Context, a: SimpleNamespace) -> Ids:
         listed = []
         for column in values.reshape(shape.numel(), -1)[meant].T.tolist():
             writes = [ctx.graph.call("write", (*place, v)) for place, v in zip(where, column)]
-            listed.append(ctx.graph.bag("writes", writes) if a.accumulate else ctx.graph.call("writes", writes))
+            listed.append(ctx.graph.bag("added", writes) if a.accumulate else ctx.graph.call("written", writes))
         found[at] = _put(ctx, there, there.numel() // max(len(listed), 1), listed) if where else there
     return Ids(found.movedim(list(range(len(dims))), dims))
 
