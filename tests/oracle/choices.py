@@ -61,6 +61,15 @@ def move(ctx: Context, a: SimpleNamespace) -> Any:
     return Choice(a.self.ids.reshape(-1)[at], a.self.onehot.reshape(numbers.numel(), -1)[at])
 
 
+@choosing("cat")
+def joined(ctx: Context, a: SimpleNamespace) -> Any:
+    """Choices side by side, if all are among as many."""
+    if not all(isinstance(t, Choice) for t in a.tensors) or len({t.onehot.shape[-1] for t in a.tensors}) > 1:
+        return None
+    dim = a.dim % a.tensors[0].ids.dim()
+    return Choice(torch.cat([t.ids for t in a.tensors], dim), torch.cat([t.onehot for t in a.tensors], dim))
+
+
 @choosing("_to_copy")
 def same(ctx: Context, a: SimpleNamespace) -> Any:
     return a.self if a.dtype is None or not a.dtype.is_floating_point else None

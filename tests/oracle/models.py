@@ -99,6 +99,17 @@ dense("glu", lambda m, h: F.glu(h), 2, wide=2)
 dense("sort", lambda m, h: h.sort(-1)[0])
 dense("topk", lambda m, h: h.topk(2, -1)[0], wide=2)
 dense("argmax", lambda m, h: h * h.argmax(-1, keepdim=True), 1)
+dense("position of the largest", lambda m, h: h * h.max(-1, keepdim=True)[1], 1)
+dense("what the largest chooses", lambda m, h: h * h.tanh().gather(-1, h.max(-1, keepdim=True)[1]))
+dense("all but the least", lambda m, h: h.scatter(-1, h.min(-1, keepdim=True)[1], -1.0).tanh())
+
+
+def ends(h: Tensor) -> Tensor:
+    return torch.cat([h.max(-1, keepdim=True)[1], h.min(-1, keepdim=True)[1]], -1)
+
+
+dense("what both ends choose", lambda m, h: h.tanh().gather(-1, ends(h)), wide=2)
+dense("positions of both ends", lambda m, h: h * ends(h).sum(-1, keepdim=True), 1)
 dense("cumsum", lambda m, h: h.cumsum(-1), 1)
 dense("cumsum of the batch", lambda m, h: h.cumsum(0))
 

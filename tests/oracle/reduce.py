@@ -78,7 +78,8 @@ def extremum(ctx: Context, a: SimpleNamespace) -> Any:
     if not hasattr(a, "dim"):
         return reduction(ctx, label, a.self.ids, None, False)
     values = reduction(ctx, label, a.self.ids, a.dim, a.keepdim)
-    return values, reduction(ctx, (label, "position"), a.self.ids, a.dim, a.keepdim, ordered=True)
+    position = reduction(ctx, (label, "position"), a.self.ids, a.dim, a.keepdim, ordered=True)
+    return values, (choice_of(ctx, a, position, label) if ctx.name in ("max", "min") else position)
 
 
 @expands("trace")
@@ -90,11 +91,18 @@ def trace(ctx: Context, a: SimpleNamespace) -> Ids:
 def position(ctx: Context, a: SimpleNamespace) -> Ids:
     """A number that depends on the order of the row, and the choice that it is."""
     found = reduction(ctx, label_of(ctx, a), a.self.ids, a.dim, a.keepdim, ordered=True)
-    if a.dim is None or not a.self.ids.dim():
+    if a.dim is None:
         return found
-    ranks = found.ids if a.keepdim else found.ids.unsqueeze(a.dim)
-    choice = chosen(ctx, Ids(ranks), a.self.ids, a.dim, label_of(ctx, a))
-    return choice if a.keepdim else Choice(found.ids, choice.onehot.squeeze(a.dim % a.self.ids.dim()))
+    return choice_of(ctx, a, found, label_of(ctx, a))
+
+
+def choice_of(ctx: Context, a: SimpleNamespace, found: Ids, label: Any) -> Ids:
+    """The one position that an op found along its dimension, as a choice among the entries there."""
+    ids = a.self.ids
+    if not ids.dim():
+        return found
+    choice = chosen(ctx, Ids(found.ids if a.keepdim else found.ids.unsqueeze(a.dim)), ids, a.dim, label)
+    return choice if a.keepdim else Choice(found.ids, choice.onehot.squeeze(a.dim % ids.dim()))
 
 
 @expands("_softmax", "softmax", "_safe_softmax", "_log_softmax", "log_softmax")
