@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from .movement import run_moving
-from .pointwise import shaped
-from .registry import Context, Ids, expands, has_ids
+from .pointwise import combine, shaped
+from .registry import Context, Ids, expands, has_ids, is_mask
+from .scalars import ZERO
 
 
 def read(ctx: Context, columns: torch.Tensor, *indices: torch.Tensor) -> Ids:
@@ -33,6 +35,22 @@ def embedding(ctx: Context, a: SimpleNamespace) -> Ids:
     return Ids(table[a.indices])
 
 
+@expands("_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(ctx: Context, a: SimpleNamespace) -> tuple[Any, ...]:
+    """Each bag is a function of the multiset of its rows, with their weights if they have any."""
+    if isinstance(a.offsets, Ids) or a.padding_idx >= 0:
+        raise NotImplementedError(f"the oracle has no {ctx.op} with offsets that depend on the data, or with padding")
+    rows = embedding(ctx, a).ids
+    label = ("sum", "mean", "amax")[a.mode]
+    if a.per_sample_weights is not None:
+        label, rows = "dot", combine(ctx, "mul", Ids(rows), Ids(ctx.ids(a.per_sample_weights)[:, None])).ids
+    starts = a.offsets.tolist() if a.include_last_offset else [*a.offsets.tolist(), len(rows)]
+    bags = [rows[start:end].T.tolist() for start, end in itertools.pairwise(starts)]
+    flat = [ctx.graph.bag(label, column) if column else ZERO for bag in bags for column in bag]
+    rest = torch.zeros(0, dtype=torch.int64)  # for the backward pass
+    return shaped(flat, (len(bags), rows.shape[1])), rest, rest, rest
+
+
 @expands("index_select")
 def index_select(ctx: Context, a: SimpleNamespace) -> Ids:
     ids = ctx.ids(a.self)
@@ -46,12 +64,30 @@ def index(ctx: Context, a: SimpleNamespace) -> Ids:
     ids = ctx.ids(a.self)
     if not has_ids(a.indices):
         return run_moving(ctx, {"self": ids, "indices": a.indices})
-    dims = [d for d, i in enumerate(a.indices) if i is not None]
-    out = looked_up(ctx, ids.movedim(dims, list(range(len(dims)))), [a.indices[d] for d in dims])
+    indices = positions(ctx, a.indices, ids)
+    dims = [d for d, i in enumerate(indices) if i is not None]
+    out = looked_up(ctx, ids.movedim(dims, list(range(len(dims)))), [indices[d] for d in dims])
     count = out.dim() - (ids.dim() - len(dims))
     adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
     first = dims[0] if adjacent else 0
     return Ids(out.movedim(list(range(count)), list(range(first, first + count))))
+
+
+def positions(ctx: Context, indices: list[Any], ids: torch.Tensor) -> list[Any]:
+    """Indices whose masks became positions along each dimension that they cover, as many as were found in the trace."""
+    masks = [k for k, i in enumerate(indices) if i is not None and is_mask(ctx, k)]
+    if not masks:
+        return indices
+    if len([i for i in indices if i is not None]) > 1:
+        raise NotImplementedError(f"the oracle has no {ctx.op} with a mask that depends on the data and other indices")
+    (k,) = masks
+    mask = indices[k].ids
+    rest = torch.Size([*ids.shape[:k], *ids.shape[k + mask.dim() :]])
+    assert ctx.node is not None
+    count = ctx.node.meta["val"].numel() // max(rest.numel(), 1)
+    table = ctx.graph.call("nonzero", mask.reshape(-1).tolist())
+    flat = [ctx.graph.unary(("entry", p), table) for p in range(count * mask.dim())]
+    return [*indices[:k], *(Ids(column) for column in shaped(flat, (count, mask.dim())).ids.unbind(1))]
 
 
 def looked_up(ctx: Context, base: torch.Tensor, indices: list[Ids | torch.Tensor]) -> torch.Tensor:
@@ -69,7 +105,8 @@ def looked_up(ctx: Context, base: torch.Tensor, indices: list[Ids | torch.Tensor
             tables[key] = base[at].flatten(0, known.count(False) - 1)
         data = [torch.tensor(p) for p, k in zip(place, known) if not k]
         found.append(read(ctx, tables[key], *data).ids)
-    return torch.stack(found).reshape(*shape, *base.shape[len(indices) :])
+    sizes = (*shape, *base.shape[len(indices) :])
+    return torch.stack(found).reshape(sizes) if found else base.new_empty(sizes)
 
 
 @expands("gather", "take_along_dim")

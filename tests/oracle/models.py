@@ -216,8 +216,32 @@ model("constant input", 6**2, lambda m, x: x * m.write(x.new_ones(1, 3)), torch.
 model("learned positions", 6, lambda m, i: m.write((m.token(i) + m.place(torch.arange(3))).relu()),
       torch.tensor([[0, 3, 1]]), token=lambda: nn.Embedding(4, 3), place=lambda: nn.Embedding(5, 3),
       write=lin(3, 2))  # fmt: skip
+# In each of 3 units the two entries of either bag may trade places, unless their weights or the data tell them apart.
+for kind, freedom, indices, options in (
+    ("sum", 6 * 2**6, [[1, 2], [0, 3]], {}), ("mean", 6 * 2**6, [[1, 2], [0, 3]], {}), ("max", 6 * 2**6, [[1, 2], [0, 3]], {}),
+    ("sum", 6 * 2**3, [1, 2, 3], {"offsets": torch.tensor([0, 2])}),
+    ("mean", 6 * 2**3, [1, 2, 3], {"offsets": torch.tensor([0, 2, 3]), "include_last_offset": True}),
+):  # fmt: skip
+    model(f"bags of rows: {kind} of {indices}, {', '.join(options)}", freedom,
+          lambda m, x, kind=kind, indices=indices, options=options: x * m.write(
+              F.embedding_bag(torch.tensor(indices), m.table, mode=kind, **options).relu()),
+          torch.randn(2, 1), table=values(4, 3), write=lin(3, 1))  # fmt: skip
+model("bags of rows by data", 6, lambda m, i, w: m.write(F.embedding_bag(i, m.table, mode="sum", per_sample_weights=w).relu()),
+      torch.tensor([[1, 2], [0, 3]]), torch.rand(2, 2), table=values(4, 3), write=lin(3, 1))  # fmt: skip
+model("weighted bags of rows", 6 * 2**3, lambda m, x: x * m.write(F.embedding_bag(torch.tensor([[1, 2], [0, 3]]), m.table, mode="sum",
+      per_sample_weights=m.table.new_tensor([[1.0, 2.0], [3.0, 3.0]])).relu()), torch.randn(2, 1), table=values(4, 3),
+      write=lin(3, 1))  # fmt: skip
+model("bags of rows whose weights are learned", 6 * 2, lambda m, x: m.write(x * F.embedding_bag(
+      torch.tensor([[1, 2]]), m.table, mode="sum", per_sample_weights=m.share).relu()), torch.randn(2, 1),
+      table=values(3, 3), share=values(1, 2), write=lin(3, 1))  # fmt: skip
 model("index by data", 24, lambda m, x, i: m.write(m.table[:, i, i].T * m.read(x)), torch.randn(2, 2),
       torch.tensor([1, 0]), table=values(4, 2, 2), read=lin(2, 4), write=lin(4, 1))  # fmt: skip
+for kind, mask in {"rows": [True, False, True], "all rows": [True, True, True], "tokens": [[True, False], [False, True]]}.items():
+    model(f"{kind} that a mask takes", 24, lambda m, x, i: m.write((m.read(x)[i].sum(0) * m.scale).tanh()),
+          torch.randn(*torch.tensor(mask).shape, 2), torch.tensor(mask), read=lin(2, 4), scale=values(4), write=lin(4, 1))
+dense("units that a mask takes", lambda m, h: h[h.tanh() < 2].view(2, 4), 1)
+model("nothing is looked up", 6, lambda m, x, i: m.write(m.read(x)).relu() + m.table[i[:0]].sum(), torch.randn(2, 2),
+      torch.tensor([1, 0]), table=values(4, 2), read=lin(2, 3), write=lin(3, 1))  # fmt: skip
 model("gather by data", 1, lambda m, x, i: m.read(x).gather(1, i), torch.randn(2, 2), torch.tensor([[1], [0]]),
       read=lin(2, 4))  # fmt: skip
 model("grid", 2, lambda m, x: m.write(F.grid_sample(

@@ -40,7 +40,7 @@ def picked(ctx: Context, options: torch.Tensor, onehot: torch.Tensor) -> Picked:
 def expand(ctx: Context, rule: Callable[[Context, Any], Any], arguments: Any) -> Any:
     """The result of a rule for each option, where every scalar of the result depends on one choice; else None."""
     choices, marks = _marked(arguments)
-    scratch = Context(ScalarGraph(), ctx.op, ctx.swaps)
+    scratch = Context(ScalarGraph(), ctx.op, ctx.swaps, ctx.node)
     leaves = [scratch.graph.leaf(("choice", k), movable=True) for k in range(len(choices))]
     other = scratch.graph.leaf("other", movable=True)
     marked = _replaced(arguments, lambda v: Ids(torch.tensor(leaves)[marks[id(v)]] if id(v) in marks

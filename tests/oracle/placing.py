@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from .pointwise import shaped
-from .registry import Context, Ids, expands
+from .registry import Context, Ids, expands, is_mask
 
 
 def index_put(ctx: Context, a: SimpleNamespace) -> Ids:
     """``x[i, j] = y``, or ``x[mask] = y`` with one mask and no other index."""
     dims = [d for d, i in enumerate(a.indices) if i is not None]
-    if any(_is_mask(ctx, d) for d in dims):
+    if any(is_mask(ctx, d) for d in dims):
         if len(dims) > 1 or a.accumulate:
             raise NotImplementedError(f"the oracle has no {ctx.op} with a mask and other indices, or added up")
         return _masked(ctx, a, dims[0])
@@ -50,11 +50,6 @@ def _sections(base: torch.Tensor, indices: list[Any], shape: torch.Size) -> Iter
         for index, p in zip(each, place):
             meant &= index == p
         yield tuple(at), base[tuple(at)], meant
-
-
-def _is_mask(ctx: Context, dim: int) -> bool:
-    assert ctx.node is not None
-    return ctx.node.args[1][dim].meta["val"].dtype in (torch.bool, torch.uint8)  # type: ignore[index, union-attr]
 
 
 def _put(ctx: Context, base: torch.Tensor, places: int, written: list[int]) -> torch.Tensor:

@@ -98,6 +98,12 @@ def has_ids(value: Any) -> bool:
     )
 
 
+def is_mask(ctx: Context, number: int) -> bool:
+    """Whether one of the indices of the traced op marks entries instead of saying where they are."""
+    assert ctx.node is not None
+    return ctx.node.args[1][number].meta["val"].dtype in (torch.bool, torch.uint8)  # type: ignore[index, union-attr]
+
+
 def wrap(out: Any) -> Any:
     """Tensors of vertex numbers, one or several, as :class:`Ids`."""
     return pytree.tree_map(lambda t: Ids(t.long()) if isinstance(t, torch.Tensor) else t, out)
