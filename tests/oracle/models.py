@@ -128,6 +128,10 @@ dense(
     6,
     wide=2,
 )
+# What was there counts or not, and the fourth unit has a place of its own.
+for kind, start in {"and what was there": True, "alone": False}.items():
+    dense(f"scatter_reduce of what is written {kind}", lambda m, h, start=start: h.sin().scatter_reduce(
+          1, torch.tensor([[0, 0, 0, 3]] * 2), h, "amax", include_self=start)[:, ::3], 2 if start else 6, wide=2)  # fmt: skip
 dense("index_add", lambda m, h: h.new_zeros(3, 4).index_add(0, torch.tensor([2, 2]), h))
 dense("constant index", lambda m, h: h[:, [2, 0, 1]].relu(), 6, wide=3)
 dense("fft over the batch", lambda m, h: torch.fft.rfft(h, dim=0).abs())
@@ -236,6 +240,12 @@ model("bags of rows whose weights are learned", 6 * 2, lambda m, x: m.write(x * 
       table=values(3, 3), share=values(1, 2), write=lin(3, 1))  # fmt: skip
 model("index by data", 24, lambda m, x, i: m.write(m.table[:, i, i].T * m.read(x)), torch.randn(2, 2),
       torch.tensor([1, 0]), table=values(4, 2, 2), read=lin(2, 4), write=lin(4, 1))  # fmt: skip
+# Rows go where the data say, whole; units that go where the data say stay what they are.
+model("scatter_reduce by data", 24, lambda m, x, i: m.write(x.new_zeros(2, 4).scatter_reduce(
+      0, i[:, None].expand(3, 4), m.read(x), "amax", include_self=False)), torch.randn(3, 2), torch.tensor([1, 0, 1]),
+      read=lin(2, 4), write=lin(4, 1))  # fmt: skip
+model("units scattered by data", 1, lambda m, x, i: m.write(x.new_zeros(2, 4).scatter_reduce(1, i, m.read(x), "mean")),
+      torch.randn(2, 2), torch.tensor([[1, 0, 1, 1]] * 2), read=lin(2, 4), write=lin(4, 1))  # fmt: skip
 for kind, mask in {"rows": [True, False, True], "all rows": [True, True, True], "tokens": [[True, False], [False, True]]}.items():
     model(f"{kind} that a mask takes", 24, lambda m, x, i: m.write((m.read(x)[i].sum(0) * m.scale).tanh()),
           torch.randn(*torch.tensor(mask).shape, 2), torch.tensor(mask), read=lin(2, 4), scale=values(4), write=lin(4, 1))

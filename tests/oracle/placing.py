@@ -38,6 +38,19 @@ def index_put(ctx: Context, a: SimpleNamespace) -> Ids:
     return Ids(found.movedim(list(range(len(dims))), dims))
 
 
+def along(ctx: Context, a: SimpleNamespace, reduce: str) -> Ids:
+    """``scatter_reduce``: what is written to a row along one dimension, in no order."""
+    dim = a.dim % len(a.self.shape)
+    base, index, source = (ctx.ids(v).movedim(dim, -1) for v in (a.self, a.index, a.src))
+    source = source[tuple(slice(0, n) for n in index.shape)]
+    found = base.clone()
+    for at in itertools.product(*(range(n) for n in index.shape[:-1])):
+        writes = [ctx.graph.call("write", pair) for pair in zip(index[at].tolist(), source[at].tolist())]
+        bag = ctx.graph.bag(("reduced", reduce, getattr(a, "include_self", True)), writes)
+        found[at] = _put(ctx, base[at], base.shape[-1], [bag])
+    return Ids(found.movedim(-1, dim))
+
+
 def _sections(base: torch.Tensor, indices: list[Any], shape: torch.Size) -> Iterator[tuple[Any, torch.Tensor, torch.Tensor]]:
     """For each place along the dimensions whose indices are constant: what is there, and the writes that are meant for it."""
     known = [k for k, index in enumerate(indices) if not isinstance(index, Ids)]

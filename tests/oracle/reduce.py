@@ -18,10 +18,8 @@ def rows_last(ids: torch.Tensor, dims: list[int]) -> tuple[list[list[int]], list
     dims = [d % max(ids.dim(), 1) for d in dims]
     kept = [d for d in range(ids.dim()) if d not in dims]
     shape = [ids.shape[d] for d in kept]
-    count = 1
-    for size in shape:
-        count *= size
-    return ids.permute([*kept, *[d for d in dims if d < ids.dim()]]).reshape(count, -1).tolist(), shape
+    count, width = (torch.Size(ids.shape[d] for d in group if d < ids.dim()).numel() for group in (kept, dims))
+    return ids.permute([*kept, *[d for d in dims if d < ids.dim()]]).reshape(count, width).tolist(), shape
 
 
 def reduced_dims(ids: torch.Tensor, dim: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""Writing at constant positions, with and without accumulation."""
+"""Writing at constant positions, with and without accumulation; `placing` has those that depend on the data."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from .registry import Context, Ids, expands, has_ids
 
 
 def accumulate(
-    ctx: Context, start: torch.Tensor, targets: torch.Tensor, source: torch.Tensor, label: str
+    ctx: Context, start: torch.Tensor, targets: torch.Tensor, source: torch.Tensor, label: str, include_self: bool = True
 ) -> Ids:
-    """Each entry of the start with the multiset of what is written to it."""
+    """Each entry of the start with the multiset of what is written to it; what was there may be left out of that."""
     members = [[v] for v in start.reshape(-1).tolist()]
     targets, source = torch.broadcast_tensors(targets, source)
+    if not include_self:
+        for target in targets.reshape(-1).tolist():
+            members[target] = []
     for target, v in zip(targets.reshape(-1).tolist(), source.reshape(-1).tolist()):
         members[target].append(v)
     return shaped([ctx.graph.bag(label, m) if len(m) > 1 else m[0] for m in members], start.shape)
@@ -38,6 +41,8 @@ def scatter(ctx: Context, a: SimpleNamespace) -> Ids:
     reduce = "sum" if ctx.name == "scatter_add" else getattr(a, "reduce", None)
     if reduce is None:
         return move(ctx, a)
+    if isinstance(a.index, Ids) and ctx.name == "scatter_reduce":
+        return placing.along(ctx, a, reduce)
     start, positions = places(ctx, a)
     index, source = a.index, ctx.ids(a.src)
     inside = tuple(
@@ -45,7 +50,8 @@ def scatter(ctx: Context, a: SimpleNamespace) -> Ids:
     )
     targets = positions[inside].gather(a.dim, index)
     source = source[tuple(slice(0, size) for size in index.shape)]
-    return accumulate(ctx, start, targets, source, "sum" if reduce in ("sum", "add") else f"scatter {reduce}")
+    label = "sum" if reduce in ("sum", "add") else f"scatter {reduce}"
+    return accumulate(ctx, start, targets, source, label, getattr(a, "include_self", True))
 
 
 @expands("index_add")
