@@ -36,8 +36,8 @@ def product(ctx: Context, left: torch.Tensor, right: torch.Tensor, skip: int = N
     """
     batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     (m, k), n = left.shape[-2:], right.shape[-1]
-    rows = left.expand(*batch, m, k).reshape(-1, m, k).tolist()
-    columns = right.mT.expand(*batch, n, k).reshape(-1, n, k).tolist()
+    rows = left.expand(*batch, m, k).reshape(batch.numel(), m, k).tolist()
+    columns = right.mT.expand(*batch, n, k).reshape(batch.numel(), n, k).tolist()
     mul, total = ctx.graph.label_of("mul"), ctx.graph.label_of("dot")
     out = [dot(ctx.graph, x, y, skip, mul, total) for xs, ys in zip(rows, columns) for x in xs for y in ys]
     return torch.tensor(out, dtype=torch.int64).reshape(*batch, m, n)

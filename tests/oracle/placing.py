@@ -79,6 +79,8 @@ def _masked(ctx: Context, a: SimpleNamespace, dim: int) -> Ids:
     before, after = start.shape[:dim], start.shape[dim + mask.dim() :]
     values = ctx.ids(a.values)
     count = values.shape[-len(after) - 1] if values.dim() > len(after) else 1
+    if not count:  # the mask marks nothing
+        return Ids(start)
     columns = values.expand(*before, count, *after).movedim(dim, 0).reshape(count, -1).T.tolist()
     marks = mask.reshape(-1).tolist()
     if count == 1:  # a choice, entry by entry
