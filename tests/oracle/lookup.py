@@ -133,6 +133,20 @@ def isin(ctx: Context, a: SimpleNamespace) -> Ids:
     return shaped([ctx.graph.call("isin", (x, among)) for x in elements.reshape(-1).tolist()], elements.shape)
 
 
+@expands("searchsorted", "bucketize")
+def among(ctx: Context, a: SimpleNamespace) -> Ids:
+    """A function of the value and of the boundaries in order, which may be others for each row of values."""
+    if getattr(a, "sorter", None) is not None:
+        raise NotImplementedError(f"the oracle has no {ctx.op} with another order of the boundaries")
+    bounds, values = ctx.ids(a.boundaries if ctx.name == "bucketize" else a.sorted_sequence), ctx.ids(a.self)
+    right = a.right or getattr(a, "side", None) == "right"
+    rows = bounds.expand(*values.shape[:-1], bounds.shape[-1]) if values.dim() else bounds
+    tables = [ctx.graph.call(("boundaries", right), row) for row in rows.reshape(-1, bounds.shape[-1]).tolist()]
+    each = values.shape[-1] if values.dim() else 1
+    flat = [ctx.graph.call("among", (v, tables[k // each])) for k, v in enumerate(values.reshape(-1).tolist())]
+    return shaped(flat, values.shape)
+
+
 @expands("_fft_r2c", "_fft_c2c", "_fft_c2r")
 def fourier(ctx: Context, a: SimpleNamespace) -> Any:
     """Every frequency is a function of the ordered entries of the transformed dimensions."""

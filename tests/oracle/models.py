@@ -238,6 +238,12 @@ model("weighted bags of rows", 6 * 2**3, lambda m, x: x * m.write(F.embedding_ba
 model("bags of rows whose weights are learned", 6 * 2, lambda m, x: m.write(x * F.embedding_bag(
       torch.tensor([[1, 2]]), m.table, mode="sum", per_sample_weights=m.share).relu()), torch.randn(2, 1),
       table=values(3, 3), share=values(1, 2), write=lin(3, 1))  # fmt: skip
+# A place among boundaries, as a number; the boundaries are in order.
+model("places among boundaries", 24, lambda m, x, i: m.write((torch.searchsorted(i.cumsum(0), i, right=True).sum() * m.read(x)
+      * m.table[torch.bucketize(x[0], x.new_tensor([-1.0, 0.0, 1.0]))].sum(0)).tanh()), torch.randn(2, 2), torch.tensor([1, 4]),
+      table=values(4, 4), read=lin(2, 4), write=lin(4, 1))  # fmt: skip
+dense("units among boundaries", lambda m, h: h * torch.searchsorted(h.new_tensor([-1.0, 0.0, 1.0]), h))
+dense("units as boundaries", lambda m, h: h * torch.searchsorted(h, h.sum(-1, keepdim=True)), 1)
 model("index by data", 24, lambda m, x, i: m.write(m.table[:, i, i].T * m.read(x)), torch.randn(2, 2),
       torch.tensor([1, 0]), table=values(4, 2, 2), read=lin(2, 4), write=lin(4, 1))  # fmt: skip
 # Rows go where the data say, whole; units that go where the data say stay what they are.
@@ -249,6 +255,16 @@ model("units scattered by data", 1, lambda m, x, i: m.write(x.new_zeros(2, 4).sc
 for kind, mask in {"rows": [True, False, True], "all rows": [True, True, True], "tokens": [[True, False], [False, True]]}.items():
     model(f"{kind} that a mask takes", 24, lambda m, x, i: m.write((m.read(x)[i].sum(0) * m.scale).tanh()),
           torch.randn(*torch.tensor(mask).shape, 2), torch.tensor(mask), read=lin(2, 4), scale=values(4), write=lin(4, 1))
+def detour(m: Any, x: Tensor, mask: Tensor) -> Tensor:
+    """Rows that a mask takes go through layers of their own, as tokens of another kind, and back to where they were."""
+    h = m.read(x)
+    h[mask] = m.mid(m.norm(h[mask]))
+    return m.write(h)
+
+
+for kind, row in {"no row": [False, False, False], "one row": [False, True, False]}.items():
+    model(f"{kind} that a mask takes", 6, detour, torch.randn(1, 3, 2), torch.tensor([row]), read=lin(2, 3),
+          norm=lambda: nn.LayerNorm(3), mid=lin(3, 3), write=lin(3, 1))  # fmt: skip
 dense("units that a mask takes", lambda m, h: h[h.tanh() < 2].view(2, 4), 1)
 model("nothing is looked up", 6, lambda m, x, i: m.write(m.read(x)).relu() + m.table[i[:0]].sum(), torch.randn(2, 2),
       torch.tensor([1, 0]), table=values(4, 2), read=lin(2, 3), write=lin(3, 1))  # fmt: skip

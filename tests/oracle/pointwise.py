@@ -74,7 +74,6 @@ UNTAGGED = frozenset(
         "tanhshrink",
         "hardshrink",
         "softshrink",
-        "bucketize",
         "conj_physical",
         "threshold",
         "multiply",

@@ -62,12 +62,13 @@ def col2im(ctx: Context, a: SimpleNamespace) -> Ids:
     return shaped([v for row in out for v in row], (*lead, *matrix.shape[1:]))
 
 
-@expands("grid_sampler_2d", "grid_sampler_3d")
+@expands("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
 def grid_sampler(ctx: Context, a: SimpleNamespace) -> Ids:
     """Linear in the input if the grid is constant; otherwise a function of a channel's ordered pixels and the
     point.
     """
-    ids, rank = ctx.ids(a.input), int(ctx.name[-2])
+    ids = ctx.ids(a.input)
+    rank = ids.dim() - 2
     channels = ids.flatten(2)  # (N, C, pixels)
     if isinstance(a.grid, Ids):
         points = a.grid.ids.flatten(1, -2).tolist()
