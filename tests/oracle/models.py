@@ -268,6 +268,9 @@ for kind, row in {"no row": [False, False, False], "one row": [False, True, Fals
 dense("units that a mask takes", lambda m, h: h[h.tanh() < 2].view(2, 4), 1)
 model("nothing is looked up", 6, lambda m, x, i: m.write(m.read(x)).relu() + m.table[i[:0]].sum(), torch.randn(2, 2),
       torch.tensor([1, 0]), table=values(4, 2), read=lin(2, 3), write=lin(3, 1))  # fmt: skip
+dense("values that differ", lambda m, h: h * h.unique()[:3].sum())
+dense("ranks of values that differ", lambda m, h: h * h.unique(return_inverse=True)[1])
+dense("values that differ, as they are ordered", lambda m, h: h * h.unique()[:4], 1)
 model("gather by data", 1, lambda m, x, i: m.read(x).gather(1, i), torch.randn(2, 2), torch.tensor([[1], [0]]),
       read=lin(2, 4))  # fmt: skip
 model("grid", 2, lambda m, x: m.write(F.grid_sample(

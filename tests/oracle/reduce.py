@@ -155,3 +155,17 @@ def sort(ctx: Context, a: SimpleNamespace) -> Any:
     if a.self.ids.dim():
         ranked[1] = chosen(ctx, ranked[1], a.self.ids, dim, ("sort", flags))
     return {"msort": ranked[0], "argsort": ranked[1]}.get(ctx.name, tuple(ranked))
+
+
+@expands("_unique2")
+def unique(ctx: Context, a: SimpleNamespace) -> tuple[Ids, ...]:
+    """The values in order are those of a multiset, and so are their counts; where a value went is a function of it too."""
+    if not a.sorted:
+        raise NotImplementedError(f"the oracle has no {ctx.op} in the order of the input")
+    assert ctx.node is not None
+    entries = a.self.ids.reshape(-1).tolist()
+    row, found = ctx.graph.bag("unique", entries), ctx.node.meta["val"][0].numel()
+    values, counts = ([ctx.graph.unary((label, p), row) for p in range(found)] for label in ("rank", "count"))
+    places = [ctx.graph.call("place", (v, row)) for v in entries] if a.return_inverse else []
+    return (shaped(values, (found,)), shaped(places, a.self.ids.shape if places else (0,)),
+            shaped(counts if a.return_counts else [], (found if a.return_counts else 0,)))  # fmt: skip
