@@ -134,6 +134,16 @@ def test_convolutions_of_a_real_trace(padding: int | str) -> None:
     assert orders == [6, 6]
 
 
+@pytest.mark.parametrize("name", ["grid", "grid from data"])
+def test_grids_of_any_rank_by_one_name(name: str) -> None:
+    """Exports of some models leave the op as it is that stands for those of two and three dimensions."""
+    model, inputs, expected = MODELS[name]()
+    captured = capture(model, inputs)
+    (node,) = captured.graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten.grid_sampler_2d.default)
+    node.target = torch.ops.aten.grid_sampler.default
+    assert true_order(captured) == expected
+
+
 def test_everything_of_a_single_number() -> None:
     model = Apply(lambda m, x: m.a(x).relu() * (m.a.weight.sum() > 0).all(), a=nn.Linear(2, 2))
     assert order(model, torch.randn(1, 2)) == 1
