@@ -77,3 +77,51 @@ def _saved(model: Reader) -> Tensor:
 def test_what_cannot_be_traced_is_refused(way: Way, text: str) -> None:
     with pytest.raises(CaptureError, match=text):
         autoperm.infer(Reader(way), torch.randn(5, 3))
+
+
+class Checked(nn.Module):
+    """Images put among the tokens of a text, if there is as much of them as there is room."""
+
+    def __init__(self, taken: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.words, self.pixels, self.last, self.taken = nn.Embedding(5, 4), nn.Linear(3, 4), nn.Linear(4, 2), taken
+
+    def forward(self, text: Tensor, image: Tensor) -> Tensor:
+        words, image = self.words(text), self.pixels(image)
+        room = (text == 1).unsqueeze(-1).expand_as(words)
+        if self.taken(words, room).numel() != image.numel():
+            raise ValueError("the image has no room")
+        return self.last(words.masked_scatter(room, image).tanh())
+
+
+@pytest.mark.parametrize("taken", [lambda x, mask: x[mask], torch.masked_select])
+def test_how_many_are_taken_leaves_what_is_taken_alone(taken: Callable[[Tensor, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    model, inputs = Checked(taken).double().eval(), (torch.tensor([3, 1, 2, 1]), torch.randn(2, 3, dtype=torch.float64))
+    spec = autoperm.infer(model, inputs)
+    assert spec.order == 24
+    moved = spec.random(0).apply(model)
+    assert float((moved(*inputs) - model(*inputs)).abs().max()) < 1e-14
+
+
+class Counted(nn.Module):
+    """How many values are above zero, unit by unit or of all of them."""
+
+    def __init__(self, one_by_one: bool) -> None:
+        super().__init__()
+        self.first, self.last, self.one_by_one = nn.Linear(3, 4), nn.Linear(4, 2), one_by_one
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        columns = hidden.unbind(1) if self.one_by_one else [hidden]
+        numbers = [column[column > 0].numel() for column in columns]
+        return self.last(hidden) + sum((k + 1) * n for k, n in enumerate(numbers))
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_how_many_are_taken_is_sound(one_by_one: bool) -> None:
+    torch.manual_seed(0)
+    model, x = Counted(one_by_one).double().eval(), torch.randn(5, 3, dtype=torch.float64)
+    spec = autoperm.infer(model, x)
+    assert spec.order == 1
+    assert one_by_one or spec.pinned["first.weight", 0] == "how many there are is seen by Python"

@@ -117,6 +117,8 @@ def sized_by(node: fx.Node) -> list[fx.Node]:
     tags = node.target.tags if isinstance(node.target, torch._ops.OpOverload) else ()
     if torch.Tag.dynamic_output_shape not in tags:
         return []
+    if node.target is _aten.masked_select.default:
+        return [node.args[1]]  # type: ignore[list-item]
     if node.target is not _aten.index.Tensor:
         return node.all_input_nodes
     return [n for n in node.args[1] if isinstance(n, fx.Node) and is_mask(n)]  # type: ignore[union-attr]
