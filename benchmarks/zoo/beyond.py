@@ -20,7 +20,7 @@ EXPLAINED: tuple[tuple[str, str], ...] = (
     ("csatv2", "attention over one channel: queries and keys are multiples of the same numbers"),
     ("swinv2_cr.*|SetTransformer.*|levit", "one key for one query (windows of a token, one seed): `q k` is `k q`"),
     ("bit", "images of one pixel at the end: the outer taps of a kernel enter a norm of the weights alone"),
-    ("siglip2.*|cosmos3_edge.*|internvl.*|qianfan_ocr.*|pixio|radio", "a table shrunk to a small image: entries count alike"),
+    ("siglip2.*|sam3_lite_text.*|cosmos3_edge.*|internvl.*|qianfan_ocr.*|pixio|radio", "a table shrunk to a small image or a short text: entries count alike"),
     ("conditional_detr|dab-detr", "images of one pixel: the sines of its row and of its column are the same numbers"),
     ("gemma4_vit.*", "rows of the table of positions that the image has not: one-hot constants multiply them by zero"),
     ("LocalResponseNorm_between", "neighbours on both sides count alike: all channels could be in reverse order"),

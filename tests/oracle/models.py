@@ -209,6 +209,10 @@ model("diagonal", 6, lambda m, x: m.write(m.read(x) @ torch.diag_embed(m.scale))
       scale=values(3), write=lin(3, 1))  # fmt: skip
 model("distances", 6, lambda m, x: torch.cdist(m.read(x), m.centres), torch.randn(2, 2), read=lin(2, 3),
       centres=values(4, 3))  # fmt: skip
+model("layer norm of zeros", 6, lambda m, x: m.write(F.layer_norm(torch.zeros_like(x), (3,), m.scale) + x.sum()),
+      torch.randn(1, 3), scale=values(3), write=lin(3, 1))  # fmt: skip
+model("rms norm of ones", 6, lambda m, x: m.write(F.rms_norm(torch.ones_like(x), (3,), m.scale) + x.sum()),
+      torch.randn(1, 3), scale=values(3), write=lin(3, 1))  # fmt: skip
 model("weight norm", 6, lambda m, x: m.write(m.read(x).relu()), torch.randn(1, 2), write=lin(3, 1),
       read=lambda: nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)))  # fmt: skip
 model("spectral norm", 6, lambda m, x: m.write(m.read(x).relu()), torch.randn(1, 2), write=lin(3, 1),

@@ -34,7 +34,7 @@ def moments(ctx: Context, statistics: Ids) -> tuple[Ids, Ids]:
 @expands("native_layer_norm", "layer_norm")
 def layer_norm(ctx: Context, a: SimpleNamespace) -> Any:
     dims = list(range(-len(a.normalized_shape), 0))
-    x, statistics = standardize(ctx, ("layer", a.eps), a.input.ids, dims)
+    x, statistics = standardize(ctx, ("layer", a.eps), ctx.ids(a.input), dims)
     out = scale_and_shift(ctx, x, a.weight, a.bias)
     return (out, *moments(ctx, statistics)) if ctx.name == "native_layer_norm" else out
 
@@ -42,7 +42,7 @@ def layer_norm(ctx: Context, a: SimpleNamespace) -> Any:
 @expands("rms_norm", "_fused_rms_norm")
 def rms_norm(ctx: Context, a: SimpleNamespace) -> Any:
     dims = list(range(-len(a.normalized_shape), 0))
-    x, statistics = standardize(ctx, ("rms", a.eps), a.input.ids, dims)
+    x, statistics = standardize(ctx, ("rms", a.eps), ctx.ids(a.input), dims)
     out = scale_and_shift(ctx, x, a.weight, None)
     return (out, statistics) if ctx.name == "_fused_rms_norm" else out
 
