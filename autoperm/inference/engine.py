@@ -162,9 +162,9 @@ class Engine:
             results = self._env.get(node.args[0])  # type: ignore[arg-type]
             return results[node.args[1]] if isinstance(results, (tuple, list)) else None
         value = node.meta.get("val")
-        unread = isinstance(value, torch.Tensor) and (not value.numel() or (not node.users and bool(sized_by(node))))
-        if unread:  # no entries, or none that is used: nothing to tie or to move
-            for source in sized_by(node):
+        masks = sized_by(node)
+        if isinstance(value, torch.Tensor) and (not value.numel() or (masks and not node.users)):
+            for source in masks:  # no entries, or none that is used: nothing else to tie or to move
                 pin_view(self.system, self.view(source), "how many there are is seen by Python", node, final=True)
             return views.identity(self.system.tensor(tuple(value.shape), [None] * value.ndim, node))
         found = find_rule(node.target)

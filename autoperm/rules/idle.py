@@ -21,7 +21,7 @@ from torch import Tensor, fx
 from autoperm.rules import rowwise, rowwise_math
 from autoperm.rules.generic import is_finite
 from autoperm.rules.listing import Back, Places, Rows, Tracked
-from autoperm.rules.nonzero import is_positive
+from autoperm.rules.nonzero import is_never_zero
 from autoperm.rules.op import Labels, Op, op_name
 from autoperm.rules.pointwise import pointwise
 from autoperm.rules.registry import find_rule
@@ -69,8 +69,8 @@ def _is_scaled(labels: Labels, node: fx.Node, x: Any, factor: Any) -> bool:
     if not isinstance(x, fx.Node) or x.meta["val"].shape != node.meta["val"].shape:
         return False
     if not isinstance(factor, fx.Node):
-        return math.isfinite(factor) and factor != 0
-    return labels.is_weight(factor) or is_positive(factor)
+        return 0 < abs(factor) < math.inf
+    return labels.is_weight(factor) or is_never_zero(factor)
 
 
 class _Matters(Exception):

@@ -41,7 +41,7 @@ amin max min linalg_vector_norm rms_norm div avg_pool1d avg_pool2d _adaptive_avg
 _fft_r2c _fft_c2r _fft_c2c upsample_nearest1d upsample_nearest2d upsample_linear1d upsample_bilinear2d
 """
 #: Never zero.
-_POSITIVE = "sigmoid exp exp2 softplus _softmax softmax _log_softmax log_softmax cos rsqrt reciprocal"
+_NEVER_ZERO = frozenset("sigmoid exp exp2 softplus _softmax softmax _log_softmax log_softmax cos rsqrt reciprocal".split())  # noqa: SIM905
 #: Sums of products.
 PRODUCTS = frozenset("mm addmm bmm baddbmm linear convolution matmul einsum dot mv".split())  # noqa: SIM905
 _VIEWS = frozenset("t transpose permute view reshape unsqueeze squeeze expand _to_copy clone".split())  # noqa: SIM905
@@ -78,7 +78,7 @@ def _sloped(known: Known, op: Op) -> Sources:
 
 @_rule("pow")
 def _power(known: Known, op: Op) -> Sources:
-    if is_positive(op.node):
+    if is_never_zero(op.node):
         return known.within[op["self"]]
     return known.of(op["self"]) if isinstance(op["self"], fx.Node) and isinstance(op["exponent"], (int, float)) else None
 
@@ -88,16 +88,16 @@ def _cast(known: Known, op: Op) -> Sources:
     return known.of(op["self"])
 
 
-def is_positive(node: fx.Node) -> bool:
-    """Whether numbers without infinities never give zero."""
+def is_never_zero(node: fx.Node) -> bool:
+    """Whether an op gives other numbers than zero for all that are finite."""
     if op_name(node) == "pow":
-        base, exponent = node.args
-        return isinstance(base, fx.Node) and isinstance(exponent, (int, float)) and exponent < 0
-    return op_name(node) in _POSITIVE.split()
+        args = Op.arguments(node)
+        return isinstance(args["self"], fx.Node) and isinstance(args["exponent"], (int, float)) and args["exponent"] < 0
+    return op_name(node) in _NEVER_ZERO
 
 
-@_rule(_POSITIVE)
-def _positive(known: Known, op: Op) -> Sources:
+@_rule(*_NEVER_ZERO)
+def _never_zero(known: Known, op: Op) -> Sources:
     return known.within[op["self"]]
 
 

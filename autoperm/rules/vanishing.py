@@ -16,7 +16,7 @@ from torch import fx
 
 from autoperm.capture.clean import ancestors
 from autoperm.rules.attention import is_attention
-from autoperm.rules.nonzero import PRODUCTS, RULES, Sources, attention, is_positive, viewed
+from autoperm.rules.nonzero import PRODUCTS, RULES, Sources, attention, is_never_zero, viewed
 from autoperm.rules.op import Labels, Op, op_name
 
 #: What cuts rows, or may, or makes columns of them.
@@ -92,7 +92,7 @@ class NonZero:
         known = self.labels.value(node) if isinstance(value, torch.Tensor) else None
         if known is not None:
             return not bool((known != 0).all())
-        if is_positive(node):
+        if is_never_zero(node):
             return False
         if op_name(node) == "constant_pad_nd" or (op_name(node) == "cat" and None in map(self.of, node.args[0])):  # type: ignore[arg-type]
             return True
