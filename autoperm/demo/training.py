@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from autoperm.demo.data import Split
+from autoperm.merging.batchnorm import norms_with_statistics, reset_statistics
 
 
 def train(build: Callable[[], nn.Module], data: Split, *, seed: int, epochs: int, batch: int = 64) -> nn.Module:
@@ -41,16 +42,6 @@ def evaluate(model: nn.Module, splits: dict[str, Split]) -> dict[str, float]:
     return found
 
 
-@torch.no_grad()
 def reset_norms(model: nn.Module, data: Split) -> None:
     """Recompute BatchNorm statistics on data, as REPAIR (Jordan et al. 2023) does for interpolated networks."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-    model.train()
-    model(data.images)
-    model.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    reset_statistics(model.eval(), norms_with_statistics(model), [data.images])
